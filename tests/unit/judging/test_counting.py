@@ -273,6 +273,7 @@ def test_a_test_that_asks_has_one_more_guard_with_a_tolerance_of_its_own(monkeyp
     assert outcomes(found) == {"rtm": PASS, "instructions": FAIL}
     assert passes.sides == ["the working tree", "main (1a2b3c4)", "the working tree"]  # a failure is confirmed
     assert passes.explained == ["the working tree", "main (1a2b3c4)"]
+    assert [one.name for one in times.searched] == ["main (1a2b3c4)"]
     assert comparison.basis.work.then.calls == {"work (shop.py)": 1.0}
 
 
@@ -336,11 +337,19 @@ def test_the_wait_for_other_callers_is_cpu_time_as_far_as_threads_are_fewer(
     assert own_share({"cpu_per_request": cpu_ns}, in_flight, threads) == 0.0
 
 
-@pytest.mark.parametrize("marker", [{"count": "off"}, {"count": "auto", "compare": ()}])
-def test_nothing_is_counted_that_is_not_to_be(monkeypatch: pytest.MonkeyPatch, marker: dict[str, Any]) -> None:
-    passes = Passes(monkeypatch)
-    compared_test(Times(WIDE) if marker["count"] == "off" else Times(), marker, **QUIET)
-    assert passes.sides == []
+@each_row(
+    ("marker", "over"),
+    ({"count": "off"}, {}),
+    ({}, {"missing": "not compared with main"}),
+    ({}, {"interrupted": True}),
+)
+def test_nothing_is_counted_that_is_not_to_be_or_once_a_comparison_is_over(
+    marker: dict[str, Any], over: dict[str, Any]
+) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        passes, times = Passes(patch), Times(WIDE)
+        found, _ = compared_test(times, marker, **QUIET, **over)
+    assert (list(found), passes.sides, times.searched) == ([WIDE], [], [])
 
 
 def test_without_the_tool_nothing_changes_but_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -388,16 +397,14 @@ def test_a_machine_too_busy_for_the_load_generator_fails_what_needs_more_work(mo
         compared_test(Times(limited), **QUIET)
 
 
-@pytest.mark.parametrize(("limit", "outcome", "passes"), [(4.2e6, PASS, 1), (3.9e6, FAIL, 2), (4.01e6, OPEN, 2)])
-def test_a_limit_of_instructions(monkeypatch: pytest.MonkeyPatch, limit: float, outcome: Outcome, passes: int) -> None:
-    made = Passes(monkeypatch, count(), count())
-    verdict = decide_limit(
-        replace(declared_experiment(), system=LOCAL), measurement(), METRICS["instructions"], limit=limit
-    )
+@each_row(("limit", "outcome", "passes"), [(4.2e6, PASS, 1), (3.9e6, FAIL, 2), (4.01e6, OPEN, 2)])
+def test_a_limit_of_instructions(limit: float, outcome: Outcome, passes: int) -> None:
+    system: Any = SimpleNamespace(start=None, options=SimpleNamespace(root=".", directory="."))
+    experiment = replace(declared_experiment(), system=system)
+    with pytest.MonkeyPatch.context() as patch:
+        made = Passes(patch, count(), count())
+        verdict = decide_limit(experiment, measurement(), METRICS["instructions"], limit=limit)
     assert (verdict.outcome, len(made.sides)) == (outcome, passes)
-
-
-LOCAL: Any = SimpleNamespace(start=None, options=SimpleNamespace(root=".", directory="."))
 
 
 @pytest.mark.parametrize(
@@ -425,17 +432,3 @@ def test_waits_for_a_processor_are_no_part_of_the_latency_that_is_compared_with_
     waits = split({"model_cpu": 5.6 * MS, "run_queue": 6.0 * MS, "model_wait": 9.0 * MS})
     assert own_share(unhindered_figures(replace(reference, split={"rtm": waits})), 1, 1) < 0.5
     assert unhindered_figures(replace(reference, split={})) == {}
-
-
-@pytest.mark.parametrize("over", [{"missing": "not compared with main"}, {"interrupted": True}])
-def test_nothing_is_counted_once_a_comparison_is_over(monkeypatch: pytest.MonkeyPatch, over: dict[str, Any]) -> None:
-    passes, times = Passes(monkeypatch), Times(WIDE)
-    found, _ = compared_test(times, **QUIET, **over)
-    assert (list(found), passes.sides, times.searched) == ([WIDE], [], [])
-
-
-def test_functions_are_searched_beside_the_code_that_a_count_was_compared_with(monkeypatch: pytest.MonkeyPatch) -> None:
-    Passes(monkeypatch, count(4.6e6), count(), count(4.6e6))
-    times = Times(WIDE)
-    compared_test(times, **QUIET)
-    assert [one.name for one in times.searched] == ["main (1a2b3c4)"]

@@ -140,15 +140,11 @@ def test_nothing_is_traced_without_need(scripted: Scripted, given: dict[str, Any
     assert scripted.asked == []
 
 
-def test_an_attached_service_cannot_be_traced(scripted: Scripted) -> None:
+def test_an_attached_service_and_one_of_the_users_own_have_no_lines(scripted: Scripted) -> None:
     note = "memory by line is not known: the processes of Url('http://host') are not those of this run"
     assert traced("peak_memory", attached=True).held == HeldRecord(note)
-
-
-def test_a_service_of_the_users_own_has_no_lines(scripted: Scripted) -> None:
     scripted.held = [None, None]
-    held = traced("peak_memory").held
-    assert held.note.startswith("memory by line is known of models only; ")
+    assert traced("peak_memory").held.note.startswith("memory by line is known of models only; ")
 
 
 def test_an_error_is_a_note(scripted: Scripted) -> None:

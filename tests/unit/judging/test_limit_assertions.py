@@ -67,7 +67,7 @@ def decided(limit_ms: float) -> tuple[Verdict, int]:
     return verdict, len(measurement.metrics.launches)
 
 
-@pytest.mark.parametrize(("limit_ms", "outcome"), [(150, Outcome.FAIL), (470, Outcome.PASS)])
+@each_row(("limit_ms", "outcome"), [(150, Outcome.FAIL), (470, Outcome.PASS)])
 def test_a_limit_outside_both_modes_is_decided_in_three_launches(limit_ms: float, outcome: Outcome) -> None:
     verdict, launches = decided(limit_ms)
     assert verdict.outcome is outcome
@@ -121,16 +121,18 @@ def slow_calls(limit_s: float, *, launches: int = 8, planned_s: float = 30) -> t
     return verdict, len(measurement.metrics.launches)
 
 
-@pytest.mark.parametrize(("limit_s", "outcome"), [(2.0, Outcome.FAIL), (4.0, Outcome.PASS)])
+@each_row(
+    ("limit_s", "planned_s", "outcome", "launches"),
+    (2.0, 30, Outcome.FAIL, 1),
+    (4.0, 30, Outcome.PASS, 1),
+    (2.7, 30, Outcome.INCONCLUSIVE, 2),  # near
+    (2.0, 60, Outcome.FAIL, 2),
+)
 def test_a_limit_that_is_far_away_is_decided_by_one_launch_if_the_planned_time_has_no_second(
-    limit_s: float, outcome: Outcome
+    limit_s: float, planned_s: float, outcome: Outcome, launches: int
 ) -> None:
-    verdict, launches = slow_calls(limit_s)
-    assert (verdict.outcome, launches) == (outcome, 1)
-
-
-def test_a_failure_is_confirmed_if_it_is_near_or_the_planned_time_has_a_second_launch() -> None:
-    assert slow_calls(2.7)[1] == slow_calls(2.0, planned_s=60)[1] == 2
+    verdict, measured = slow_calls(limit_s, planned_s=planned_s)
+    assert (verdict.outcome, measured) == (outcome, launches)
 
 
 def test_the_only_launch_that_a_test_wants_asks_for_no_second_one() -> None:
@@ -158,23 +160,27 @@ def error_rate(*launches: Launch, limit: float = 0.01) -> tuple[Verdict, int]:
     return verdict, len(measurement.metrics.launches)
 
 
-def test_an_error_rate_of_many_requests_without_a_failure_takes_one_launch() -> None:
-    verdict, launches = error_rate(sent(5000))
-    assert (verdict.outcome, launches) == (Outcome.PASS, 1)
+@each_row(
+    ("one", "outcome", "launches"),
+    (sent(5000), Outcome.PASS, 1),
+    (sent(60), Outcome.INCONCLUSIVE, 1),  # no launch can decide it, and the time is left to others
+    (sent(400), Outcome.PASS, 2),
+    (sent(60, failed=2), Outcome.FAIL, 3),
+)
+def test_an_error_rate_is_measured_while_further_launches_may_decide_it(
+    one: Launch, outcome: Outcome, launches: int
+) -> None:
+    verdict, measured = error_rate(*[one] * 8)
+    assert (verdict.outcome, measured) == (outcome, launches)
 
 
-def test_an_error_rate_that_no_launch_can_decide_leaves_the_time_to_others() -> None:
-    verdict, launches = error_rate(sent(60))
-    assert (verdict.outcome, launches) == (Outcome.INCONCLUSIVE, 1)
-    assert verdict.reason.endswith(
-        "; none of 60 requests failed, and 640 without a failure decide it; the test has time for 480: measure longer "
-        '(duration="1s"); perf.assert_no_failures() asserts only that none failed in this run, which is known'
+def test_an_error_rate_that_no_launch_can_decide_says_how_many_requests_do() -> None:
+    needed = (
+        "none of 60 requests failed, and 640 without a failure decide it; the test has time for 480: measure longer "
     )
-
-
-def test_of_given_requests_more_of_them_are_advised() -> None:
-    verdict, _ = error_rate(replace(sent(60), requests=60))
-    assert "the test has time for 480: measure longer (requests=80)" in verdict.reason
+    advice = "; perf.assert_no_failures() asserts only that none failed in this run, which is known"
+    assert error_rate(sent(60))[0].reason.endswith(f'{needed}(duration="1s"){advice}')
+    assert f"{needed}(requests=80)" in error_rate(replace(sent(60), requests=60))[0].reason
 
 
 def total_time(one: Launch, limit_s: float) -> Verdict:
@@ -209,21 +215,13 @@ def test_a_total_time_of_a_window_by_time_says_what_to_write() -> None:
         limits(METRICS["total_time"], limit=S)
 
 
-def test_an_error_rate_that_further_launches_may_decide_is_measured_on() -> None:
-    verdict, launches = error_rate(*[sent(400)] * 8)
-    assert (verdict.outcome, launches) == (Outcome.PASS, 2)
-    verdict, launches = error_rate(*[sent(60, failed=2)] * 8)
-    assert verdict.outcome is Outcome.FAIL
-    assert launches > 1
-
-
-def test_no_failure_is_an_exact_statement_about_the_run() -> None:
-    _, measurement = measured(LAUNCHES)
-    measurement.runner = FakeRunner([sent(60), sent(60, failed=1)])  # type: ignore[assignment]
+def test_no_failure_is_an_exact_statement_about_the_run_however_busy_the_client_was() -> None:
+    measurement = busy_measurement(client="Echo")
     measurement.measure_at_least(1)
-    assert judge_failures(measurement) == Verdict("error_rate", "limit", Outcome.PASS, "none of 60 requests failed")
+    assert judge_failures(measurement) == Verdict("error_rate", "limit", Outcome.PASS, "none of 400 requests failed")
+    measurement.runner = FakeRunner([sent(60, failed=1)])  # type: ignore[assignment]
     measurement.launch_again()
-    reason = "1 of 120 requests failed, expected none (500: 1)"
+    reason = "1 of 460 requests failed, expected none (500: 1)"
     assert judge_failures(measurement) == Verdict("error_rate", "limit", Outcome.FAIL, reason)
 
 
@@ -265,13 +263,6 @@ def test_a_limit_names_a_metric_with_its_percentile_or_mean(given: str, name: st
 def test_a_name_that_is_no_metric_of_limits_is_refused_with_a_similar_one(given: str, hint: str) -> None:
     with pytest.raises(SettingError, match=rf"^assert_that\(...\) limits '{given}', .*{hint}"):
         read_metric(given, "assert_that(...)")
-
-
-def test_a_mean_is_the_arithmetic_one_of_the_answers() -> None:
-    _, measurement = measured(1)
-    measurement.measure_at_least(1)
-    times_ns = measurement.metrics.latencies_ns
-    assert measurement.metrics.mean_ns.value == pytest.approx(times_ns.mean())
 
 
 def busy_measurement(*, client: str = "", open_loop: bool = False, failed: int = 0) -> SequentialMeasurement:
@@ -344,12 +335,6 @@ def test_an_error_rate_that_is_kept_by_a_busy_client_holds_in_a_closed_loop(
     (verdict,) = beside_busy_generator(("error_rate", limit), **more)
     assert (verdict.metric, verdict.outcome) == ("error_rate", outcome)
     assert re.search(words, verdict.reason), verdict.reason
-
-
-def test_none_failed_is_known_however_busy_the_client_was() -> None:
-    measurement = busy_measurement(client="Echo")
-    measurement.measure_at_least(1)
-    assert judge_failures(measurement) == Verdict("error_rate", "limit", Outcome.PASS, "none of 400 requests failed")
 
 
 def test_limits_without_a_verdict_beside_one_that_is_kept_stand_there_once() -> None:

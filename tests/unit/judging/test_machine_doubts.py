@@ -29,9 +29,6 @@ from pytest_mlpatterns.judging.machine_doubts import (
 from pytest_mlpatterns.records.launch import Estimate, Launch, Taken
 from pytest_mlpatterns.records.verdict import Outcome, Verdict
 
-SLOWER_MS = 4.0
-"""Before, a request takes 3 ms."""
-
 
 def launched(launches: list[Launch], beside: list[Launch] | None = None, *, taken: Taken | None = None) -> Look:
     entry = replace(BEFORE, taken=taken or Taken())

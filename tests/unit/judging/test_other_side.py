@@ -1,7 +1,6 @@
 """What a test can be compared with side by side: how each other side is named, what is sent to it, what is refused."""
 
 import re
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -120,16 +119,12 @@ def test_both_sides_have_short_names_that_differ(
     mine: Experiment, given: object, names: tuple[str, str], kind: str
 ) -> None:
     found = other_side(mine, given, METHOD)
-    assert (found.own, found.variant.name) == names
-    assert found.kind == kind
+    assert ((found.own, found.variant.name), found.kind) == (names, kind)
+    calls = plain_side(experiment(LIT, request=as_json), rival, METHOD)
+    assert (calls.own, calls.variant.name) == (str(LIT), "plain calls of rival")
 
 
-def test_plain_calls_have_the_name_of_what_is_called() -> None:
-    found = plain_side(experiment(LIT, request=as_json), rival, METHOD)
-    assert (found.own, found.variant.name) == (str(LIT), "plain calls of rival")
-
-
-def test_each_service_gets_the_same_inputs_at_its_own_path() -> None:
+def test_each_service_gets_the_same_inputs_at_its_own_path_and_a_model_over_the_wire() -> None:
     mine = experiment(LIT, request=as_json)
     theirs = other_side(mine, App("a:app", path="/score"), METHOD).variant.plan
     assert [request.url.path for request in mine.plan.payload.requests] == ["/predict", "/predict"]
@@ -137,6 +132,8 @@ def test_each_service_gets_the_same_inputs_at_its_own_path() -> None:
     assert [request.content for request in theirs.payload.requests] == [b'{"x":1}', b'{"x":2}']
     assert theirs.payload.order() == mine.plan.payload.order()
     assert theirs.schedule == mine.plan.schedule
+    of_model = other_side(mine, rival, METHOD).variant.plan.payload
+    assert (of_model.bodies[0].joined(), [*of_model.requests]) == (b'{"instances":[1]}', [])
 
 
 def test_the_path_decides_the_protocol_of_each_side() -> None:
@@ -144,12 +141,6 @@ def test_the_path_decides_the_protocol_of_each_side() -> None:
     theirs = other_side(mine, App("a:app", path="/v2/models/m/infer"), METHOD).variant.plan
     assert b"instances" in mine.plan.payload.bodies[0].joined()
     assert b"inputs" in theirs.payload.bodies[0].joined()
-
-
-def test_a_model_beside_a_service_gets_inputs_over_the_wire() -> None:
-    found = other_side(experiment(LIT, request=as_json), rival, METHOD)
-    assert found.variant.plan.payload.bodies[0].joined() == b'{"instances":[1]}'
-    assert not found.variant.plan.payload.requests
 
 
 @each_row(
@@ -217,34 +208,22 @@ def test_calls_that_cannot_have_the_load_of_the_test_are_refused(mine: Experimen
         plain_side(mine, given, METHOD)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("error", "said"),
-    [
-        (DeploymentError("App('a:app'): it ended", subject=App("a:app")), "the other side: App('a:app'): it ended"),
-        (DeploymentError("it ended"), "the other side: App('a:app'): it ended"),
-        (
-            ModelLoadError("App('a:app') failed", subject=App("a:app"), of_model=True),
-            "the other side: App('a:app') failed",
-        ),
-    ],
+    (DeploymentError("App('a:app'): it ended", subject=App("a:app")), "App('a:app'): it ended"),
+    (DeploymentError("it ended"), "App('a:app'): it ended"),
+    (ModelLoadError("App('a:app') failed", subject=App("a:app"), of_model=True), "App('a:app') failed"),
 )
 def test_an_error_of_its_start_is_that_of_the_other_side(error: DeploymentError, said: str) -> None:
     def start() -> Deployment:
         raise error
 
-    started: Callable[[], Deployment] = module._started("App('a:app')", start)
-    with pytest.raises(type(error), match=f"^{re.escape(said)}$"):
-        started()
-
-
-def test_a_pattern_that_does_not_start_is_the_other_side_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    def start() -> Deployment:
-        raise DeploymentError("it ended")
-
-    mine = experiment(pattern=Cached())
-    monkeypatch.setattr(Experiment, "variant_under", lambda self, rival: Variant(str(rival), start, self.plan))
-    with pytest.raises(DeploymentError, match=r"^the other side: single: it ended$"):
-        other_side(mine, "single", METHOD).variant.start()
+    with pytest.raises(type(error), match=f"^{re.escape(f'the other side: {said}')}$"):
+        module._started("App('a:app')", start)()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Experiment, "variant_under", lambda self, rival: Variant(str(rival), start, self.plan))
+        with pytest.raises(type(error), match=r"^the other side: "):
+            other_side(experiment(pattern=Cached()), "single", METHOD).variant.start()
 
 
 @each_row(

@@ -15,12 +15,13 @@ from pytest_mlpatterns.judging.budget import Budget, Spending
 from pytest_mlpatterns.judging.overload_assertions import OverloadAssertions
 from pytest_mlpatterns.judging.sequential import SequentialMeasurement
 from pytest_mlpatterns.records.capacity import Behaviour
-from pytest_mlpatterns.records.launch import Capacity, Launch, SearchEnd
+from pytest_mlpatterns.records.launch import Capacity, Launch, LaunchValue, SearchEnd
 from pytest_mlpatterns.records.outcomes import Failure
 from pytest_mlpatterns.records.verdict import Outcome
 from pytest_mlpatterns.workload.schedule import ClosedLoop
 
 SLO = "p95<100ms"
+LOWER = capacity(NMRT_RPS, at_least=True)
 BUSY = "other processes used 1.9 of the 2 cores"
 BROKEN = {
     "refuses for good": (Breakdown(Failure.CONNECT, 99), "100 % of the requests fail (connection failed)"),
@@ -34,9 +35,9 @@ BROKEN = {
     "queues": (None, "requests wait until their answers are too late (congestion collapse)"),
 }
 STAYS_BROKEN = {
-    "refuses": (Breakdown(Failure.CONNECT, 99), "failed (connection failed)"),
-    "closes": (Breakdown(Failure.CLOSED, 99), "failed (connection closed)"),
-    "errors": (Breakdown(500, 99), "failed (500)"),
+    Failure.CONNECT: "failed (connection failed)",
+    Failure.CLOSED: "failed (connection closed)",
+    500: "failed (500)",
 }
 
 
@@ -156,11 +157,11 @@ def test_a_service_that_breaks_fails_in_words_of_what_happened_however_busy_the_
     assert ("congestion collapse" in verdict.reason) == (breaks is None)
 
 
-@pytest.mark.parametrize(("breaks", "said"), STAYS_BROKEN.values(), ids=STAYS_BROKEN)
+@each_row(("outcome", "said"), STAYS_BROKEN.items())
 def test_a_service_that_goes_on_to_fail_after_the_peak_has_not_recovered_however_busy_the_machine_is(
-    breaks: Breakdown, said: str
+    outcome: int, said: str
 ) -> None:
-    verdict = make(FakeRunner(breaks=breaks, busy=BUSY)).decide_recovery(3 * S, read_time_of(SLO))
+    verdict = make(FakeRunner(breaks=Breakdown(outcome, 99), busy=BUSY)).decide_recovery(3 * S, read_time_of(SLO))
     assert verdict.outcome is Outcome.FAIL
     assert f"at 0.8 times the capacity (NMRT) 0.0 % of the requests were in time, 100 % {said}" in verdict.reason
 
@@ -175,18 +176,19 @@ def test_a_service_that_refuses_only_what_it_cannot_bear_passes(outcome: int) ->
     assert (goodput.outcome, recovery.outcome) == (Outcome.PASS, Outcome.PASS)
 
 
-def test_a_search_that_the_generator_ended_is_no_verdict() -> None:
-    found = capacity(NMRT_RPS, at_least=True)
-    limited = replace(found, end=SearchEnd.GENERATOR)
-    with pytest.raises(GeneratorLimitError, match=r"^capacity \(NMRT\) is at least 200 req/s, but not known"):
-        make(FakeRunner(found=limited)).decide_goodput(0.9, 2.0, read_time_of(SLO))
-    with pytest.raises(InvalidResultError, match=r"^capacity \(NMRT\) is at least 200 req/s, but not known"):
+@each_row(
+    ("found", "error", "said"),
+    (replace(LOWER, end=SearchEnd.GENERATOR), GeneratorLimitError, "at least 200 req/s, but not known"),
+    (LOWER, InvalidResultError, "at least 200 req/s, but not known"),
+    (replace(LOWER, at_least=False, nmrt=LaunchValue(0.0, 0.0)), InvalidResultError, "0 req/s, so that no load is"),
+)
+def test_without_a_capacity_that_is_known_there_is_no_overload(
+    found: Capacity, error: type[Exception], said: str
+) -> None:
+    with pytest.raises(error, match=rf"^capacity \(NMRT\) is {said}"):
         make(FakeRunner(found=found)).measure(2.0, SLO)
-
-
-def test_a_service_without_an_nmrt_has_no_overload() -> None:
-    with pytest.raises(InvalidResultError, match=r"^capacity \(NMRT\) is 0 req/s, so that no load is beyond it"):
-        make(FakeRunner(found=replace(capacity(), nmrt=replace(capacity().nmrt, value=0.0)))).measure(2.0, SLO)
+    with pytest.raises(error):
+        make(FakeRunner(found=found)).decide_goodput(0.9, 2.0, read_time_of(SLO))
 
 
 def test_an_objective_that_no_answer_keeps_has_no_recovery() -> None:

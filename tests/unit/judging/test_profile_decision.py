@@ -136,38 +136,23 @@ def test_auto_profiles_after_a_failure_only() -> None:
     assert causes._measurement.took_ns > causes._measurement.budget.spent_ns == 0
 
 
-def test_on_profiles_always_and_once() -> None:
-    causes = causes_of(ProfileMode.ON)
-    causes.search(REVISION, [])
-    first = causes.profile
+def test_on_profiles_always_and_once_and_off_never() -> None:
+    on, off = causes_of(ProfileMode.ON), causes_of(ProfileMode.OFF)
+    on.search(REVISION, [])
+    first = on.profile
     assert first is not None
-    causes.search(REVISION, FAILED)
-    causes.profile_alone()
-    assert causes.profile is first
+    for causes in (on, off):
+        causes.search(REVISION, FAILED)
+        causes.profile_alone()
+    assert on.profile is first
+    assert off.profile is None
 
 
 def test_on_profiles_the_present_without_a_revision_and_no_smoke_run() -> None:
     smoke, causes = causes_of(ProfileMode.ON, smoke=True), causes_of(ProfileMode.ON)
     smoke.profile_alone()
-    assert smoke.profile is None
     causes.profile_alone()
-    assert causes.profile is not None
-    assert ScriptedPair.sides[1] is None
-
-
-def test_off_never_profiles() -> None:
-    causes = causes_of(ProfileMode.OFF)
-    causes.search(REVISION, FAILED)
-    causes.profile_alone()
-    assert causes.profile is None
-
-
-def test_an_old_commit_that_is_measured_has_the_tree_of_that_commit() -> None:
-    causes = causes_of(ProfileMode.AUTO)
-    causes._experiment.system.options.trees = Path("/srv/top"), Path("/tmp/old")  # type: ignore[misc]
-    causes.search(REVISION, FAILED)
-    now, _ = ScriptedPair.sides
-    assert now.names._top == "/tmp/old"
+    assert (smoke.profile, causes.profile is None, ScriptedPair.sides[1]) == (None, False, None)
 
 
 def test_each_side_has_its_tree_and_a_short_warm_up() -> None:
@@ -177,6 +162,10 @@ def test_each_side_has_its_tree_and_a_short_warm_up() -> None:
     assert now.variant.plan.warmup_ns == before.variant.plan.warmup_ns == 1_000_000_000
     assert now.names._root == "/srv/top/project"
     assert before.names._top.endswith("/tmp/tree")
+    causes = causes_of(ProfileMode.AUTO)
+    causes._experiment.system.options.trees = Path("/srv/top"), Path("/tmp/old")  # type: ignore[misc]
+    causes.search(REVISION, FAILED)
+    assert ScriptedPair.sides[0].names._top == "/tmp/old", "of an old commit that is measured"
 
 
 @pytest.mark.parametrize(

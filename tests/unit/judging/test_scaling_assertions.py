@@ -6,6 +6,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from support.each_row import each_row
 from support.synthetic import S, capacity, even_launch, usage
 
 from pytest_mlpatterns import GeneratorLimitError, InvalidResultError, Pattern, Replicated, SettingError, Single
@@ -167,10 +168,6 @@ def test_a_gateway_has_no_cores_of_its_own(assertions: Callable[..., ScalingAsse
         assertions([], pattern=Replicated(2, "prefix")).measure((1, 2), 1)
 
 
-def test_a_smoke_run_needs_no_cores(assertions: Callable[..., ScalingAssertions]) -> None:
-    assert assertions([], smoke=True).measure((1, 2), 4096).steps == ()
-
-
 class TestScaleOut:
     @pytest.mark.parametrize(
         ("scale_outs", "outcome", "passes"),
@@ -199,31 +196,27 @@ class TestScaleOut:
             assertions([1.0] * 2, **declared).decide_scale_out(2 * S)
 
 
-def test_a_smoke_run_measures_no_scaling(assertions: Callable[..., ScalingAssertions]) -> None:
+def test_a_smoke_run_measures_no_scaling_and_needs_no_cores(assertions: Callable[..., ScalingAssertions]) -> None:
     judged = assertions([], smoke=True)
-    assert judged.measure((1, 2)).steps == ()
+    for cores in ((), (4096,)):
+        assert judged.measure((1, 2), *cores).steps == ()
     assert judged.record is None
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("replicas", "message"),
-    [
-        (4, "replicas=4.*write replicas=.1, 2, 4"),
-        ((2, 4), "1 among them"),
-        ((1, 1), "at least two"),
-        ((), "at least two"),
-        ((1, 2.5), "whole numbers from 1"),
-        ((0, 1), "whole numbers from 1"),
-    ],
+    (4, "replicas=4.*write replicas=.1, 2, 4"),
+    ((2, 4), "1 among them"),
+    ((1, 1), "at least two"),
+    ((), "at least two"),
+    ((1, 2.5), "whole numbers from 1"),
+    ((0, 1), "whole numbers from 1"),
 )
 def test_other_numbers_of_replicas_are_refused(
     assertions: Callable[..., ScalingAssertions], replicas: object, message: str
 ) -> None:
     with pytest.raises(SettingError, match=message):
         assertions([1.0]).measure(replicas)
-
-
-def test_the_efficiency_of_one_replica_is_refused() -> None:
     with pytest.raises(SettingError, match=r"replicas=1\), expected a whole number of replicas from 2"):
         read_replicas(1)
 

@@ -8,16 +8,17 @@ import numpy as np
 import pytest
 from msgspec.structs import replace
 from support.each_row import each_row
-from support.synthetic import MS, START_NS, S, capacity, even_launch, launch, samples, usage
+from support.synthetic import MS, START_NS, S, capacity, even_launch, launch, result, samples, usage
 
 from pytest_mlpatterns import DeploymentError, GeneratorLimitError, InvalidResultError, TooFewSamplesError
-from pytest_mlpatterns.analysis.metrics.definitions import METRICS
+from pytest_mlpatterns.baseline.updates import announcement
 from pytest_mlpatterns.judging.budget import Budget, Spending
 from pytest_mlpatterns.judging.loop import Ruling
-from pytest_mlpatterns.judging.sequential import SequentialMeasurement
+from pytest_mlpatterns.judging.sequential import SequentialMeasurement, measure_for_the_baseline
 from pytest_mlpatterns.measurement.launch import Interrupted
 from pytest_mlpatterns.records.launch import Capacity, Launch, Warmup
 from pytest_mlpatterns.records.objective import parse_objective
+from pytest_mlpatterns.records.result import TestResult
 from pytest_mlpatterns.records.verdict import Outcome, Verdict
 
 GOOD = even_launch()
@@ -155,6 +156,29 @@ def test_a_failure_is_confirmed_whatever_the_budget_where_another_launch_is_allo
     assert runner.measured == launches
 
 
+OF_USERS = replace(LIMITED, generator=replace(LIMITED.generator, client="Stub"))
+
+
+@each_row(
+    ("launches", "how", "wanted", "measured", "dropped", "kept"),
+    ((LIMITED, LIMITED, GOOD), {}, 1, 3, 2, 1),
+    ((LIMITED,), {"most": 4}, 1, 4, 3, 1),  # always the limit
+    ((LIMITED,), {"seconds": 0.05, "budget_ns": 80 * MS}, 1, 1, 0, 1),  # it counts against the budget
+    ((GOOD, LIMITED), {"most": 3}, 3, 3, 2, 1),
+    ((OF_USERS,), {"most": 4}, 2, 2, 0, 2),  # a client of the users is busy in each launch
+)
+def test_a_launch_in_which_the_generator_was_the_limit_is_measured_again(
+    launches: Sequence[Launch], how: dict[str, Any], wanted: int, measured: int, dropped: int, kept: int
+) -> None:
+    measurement, runner = make_measurement(launches, **how)
+    measurement.measure_at_least(wanted)
+    assert (runner.measured, measurement.dropped, len(measurement.metrics.launches)) == (measured, dropped, kept)
+    assert (measurement.metrics.generator.limited is None) is (GOOD in launches)
+    if launches == (LIMITED,):
+        with pytest.raises(GeneratorLimitError, match="the load generator used 100 % of a core"):
+            measurement.require_valid()
+
+
 def test_a_failure_that_a_limited_generator_leaves_unconfirmed_is_undecided() -> None:
     measurement, runner = make_measurement((GOOD, LIMITED), seconds=0.02, budget_ns=MS)
     with pytest.raises(GeneratorLimitError, match=r"no further launch can confirm the failure: .* 100 % of a core"):
@@ -166,53 +190,6 @@ def test_a_failure_is_confirmed_by_the_first_launch_that_the_generator_does_not_
     measurement, runner = make_measurement((GOOD, LIMITED, LIMITED, GOOD), seconds=0.02, budget_ns=80 * MS)
     assert measurement.decide(judge_in_turn(measurement, FAIL))[0].outcome is FAIL
     assert (runner.measured, measurement.dropped) == (4, 2)
-
-
-@pytest.mark.parametrize("launches", [1, 2])
-def test_a_verdict_rests_on_the_launches_so_far(launches: int) -> None:
-    measurement, _ = make_measurement()
-    measurement.measure_at_least(launches)
-    assert measurement.launches_with(METRICS["rtm"]) == launches
-
-
-def test_an_open_verdict_does_not_go_over_the_budget() -> None:
-    measurement, runner = make_measurement(seconds=0.02, budget_ns=MS)
-    assert measurement.decide(judge_in_turn(measurement, OPEN))[0].outcome is OPEN
-    assert runner.measured == 1
-
-
-def test_a_launch_in_which_the_generator_was_the_limit_is_measured_again() -> None:
-    measurement, runner = make_measurement((LIMITED, LIMITED, GOOD))
-    assert measurement.metrics.generator.limited is None
-    assert (runner.measured, measurement.dropped, len(measurement.metrics.launches)) == (3, 2, 1)
-
-
-def test_a_generator_that_is_always_the_limit_leaves_one_limited_launch() -> None:
-    measurement, runner = make_measurement((LIMITED,), most=4)
-    assert measurement.metrics.generator.limited is not None
-    assert (runner.measured, measurement.dropped) == (4, 3)
-
-
-def test_a_client_of_the_users_own_that_is_busy_is_not_measured_again() -> None:
-    busy = replace(LIMITED, generator=replace(LIMITED.generator, client="Stub"))
-    measurement, runner = make_measurement((busy,), most=4)
-    measurement.measure_at_least(2)
-    assert measurement.metrics.generator.limited is not None
-    assert (runner.measured, measurement.dropped, len(measurement.metrics.launches)) == (2, 0, 2)
-
-
-def test_what_is_measured_again_counts_against_the_budget() -> None:
-    measurement, runner = make_measurement((LIMITED,), seconds=0.05, budget_ns=80 * MS)
-    assert measurement.metrics.launches
-    assert runner.measured == 1
-    assert measurement.budget.spent_ns == 50 * MS
-
-
-def test_a_limited_launch_beside_good_ones_is_dropped() -> None:
-    measurement, runner = make_measurement((GOOD, LIMITED), most=3)
-    assert measurement.decide(judge_in_turn(measurement, OPEN))[0].outcome is OPEN
-    assert measurement.metrics.generator.limited is None
-    assert (runner.measured, measurement.dropped, len(measurement.metrics.launches)) == (3, 2, 1)
 
 
 @pytest.mark.parametrize("before", [(), (LIMITED,)], ids=["at once", "in a launch that is measured again"])
@@ -320,49 +297,41 @@ def make_lagging_launch(capacity_rps: float = 180.0, rate_rps: float = 200.0) ->
     return replace(lagging, rate_rps=rate_rps)
 
 
-def test_a_load_that_is_not_sustained_supports_no_verdict() -> None:
-    measurement, _ = make_measurement((make_lagging_launch(),))
+def test_a_load_that_is_not_sustained_supports_no_verdict_unless_it_is_meant_to_overload() -> None:
+    lagging = make_lagging_launch()
+    measurement, _ = make_measurement((lagging,))
     measurement.measure_at_least(1)
     with pytest.raises(InvalidResultError, match=r"does not sustain 200 req/s: it answered 180 req/s, \d+ requests"):
         measurement.require_valid()
-
-
-def test_a_load_that_is_not_sustained_while_others_use_the_machine_is_no_fault_of_the_service() -> None:
-    crowded = replace(make_lagging_launch(), usage=usage(0.9, 2.0, others_cores=0.9))
-    measurement, _ = make_measurement((crowded,))
+    measurement, _ = make_measurement((replace(lagging, usage=usage(0.9, 2.0, others_cores=0.9)),))
     measurement.measure_at_least(1)
-    with pytest.raises(
-        GeneratorLimitError,
-        match=r"does not sustain 200 req/s: .* while other processes used 0\.9 of the 2 cores; measure again",
-    ):
+    others = r"does not sustain 200 req/s: .* while other processes used 0\.9 of the 2 cores; measure again"
+    with pytest.raises(GeneratorLimitError, match=others):  # no fault of the service
         measurement.require_valid()
-
-
-def test_a_load_that_is_meant_to_overload_supports_a_verdict() -> None:
-    measurement = SequentialMeasurement(
-        FakeRunner((make_lagging_launch(),)), Spending(Budget(MINUTE)), 5, overload=True
-    )  # type: ignore[arg-type]
+    measurement = SequentialMeasurement(FakeRunner((lagging,)), Spending(Budget(MINUTE)), 5, overload=True)  # type: ignore[arg-type]
     measurement.measure_at_least(1)
     measurement.require_valid()
-    assert len(measurement.metrics.launches) == 1
-
-
-def test_a_generator_that_stays_behind_is_no_fault_of_the_service() -> None:
-    measurement, _ = make_measurement((LIMITED,), most=2)
-    measurement.measure_at_least(1)
-    with pytest.raises(GeneratorLimitError, match="the load generator used 100 % of a core"):
-        measurement.require_valid()
 
 
 BUSY = replace(GOOD, usage=usage(0.9, 2.0, others_cores=0.9))
 
 
-def test_disturbed_launches_are_measured_again_and_dropped() -> None:
-    measurement, runner = make_measurement((GOOD, BUSY, GOOD, BUSY, GOOD, GOOD), most=9)
-    measurement.measure_at_least(4)
-    measurement.measure_again(3)
-    assert runner.measured == 6
-    assert measurement.metrics.launches == (GOOD,) * 4
+UNSTEADY = replace(GOOD, warmup=Warmup(3 * S, 40, steady=False))
+
+
+@each_row(
+    ("launches", "wanted", "again", "measured", "kept"),
+    ((GOOD, BUSY, GOOD, BUSY, GOOD, GOOD), 4, 3, 6, (GOOD,) * 4),
+    ((GOOD, UNSTEADY, UNSTEADY, GOOD), 3, 1, 4, (GOOD, UNSTEADY, UNSTEADY, GOOD)),  # its limit ended the warm-up
+    ((GOOD, BUSY), 3, 3, 5, (GOOD, BUSY, BUSY, BUSY, BUSY)),  # hardly any other is left
+)
+def test_disturbed_launches_are_measured_again_and_dropped(
+    launches: Sequence[Launch], wanted: int, again: int, measured: int, kept: tuple[Launch, ...]
+) -> None:
+    measurement, runner = make_measurement(launches, most=9)
+    measurement.measure_at_least(wanted)
+    measurement.measure_again(again)
+    assert (runner.measured, measurement.metrics.launches) == (measured, kept)
 
 
 def test_disturbed_launches_are_kept_where_the_others_tell_too_little() -> None:
@@ -372,22 +341,6 @@ def test_disturbed_launches_are_kept_where_the_others_tell_too_little() -> None:
     assert measurement.metrics.launches == (GOOD, BUSY, GOOD)
     measurement.measure_again(1)
     assert measurement.metrics.launches == (GOOD, GOOD)
-
-
-def test_a_warm_up_that_ended_by_its_limit_is_no_disturbance() -> None:
-    unsteady = replace(GOOD, warmup=Warmup(3 * S, 40, steady=False))
-    measurement, runner = make_measurement((GOOD, unsteady, unsteady, GOOD), most=9)
-    measurement.measure_at_least(3)
-    measurement.measure_again(1)
-    assert runner.measured == 4
-    assert measurement.metrics.launches == (GOOD, unsteady, unsteady, GOOD)
-
-
-def test_disturbed_launches_are_kept_if_hardly_any_other_is_left() -> None:
-    measurement, _ = make_measurement((GOOD, BUSY), most=9)
-    measurement.measure_at_least(3)
-    measurement.measure_again(3)
-    assert len(measurement.metrics.launches) == 5
 
 
 def test_a_further_start_is_made_if_the_budget_has_time_for_one_as_long_as_the_last() -> None:
@@ -412,13 +365,6 @@ def test_a_first_search_has_the_time_that_it_needs_whatever_was_measured_before_
     assert runner.measured == 4
 
 
-def test_a_search_gets_what_is_left_of_the_budget() -> None:
-    measurement, runner = make_measurement(seconds=0.05)
-    measurement.measure_at_least(2)
-    measurement.search(None)
-    assert runner.left_ns == [MINUTE - 100 * MS]
-
-
 @each_row(("most", "shares"), [(3, True), (2, False)])
 def test_a_search_leaves_time_for_those_that_the_launches_allow_after_it(most: int, shares: bool) -> None:
     measurement, runner = make_measurement(most=most)
@@ -441,3 +387,66 @@ def test_a_further_comparison_by_the_same_pairs_does_not_foresee_the_first_ones_
     measurement.watch(run)  # type: ignore[arg-type]
     assert measurement.forecast is not None
     assert measurement.forecast.beyond_ns == 0
+
+
+NARROW = ((10e6, 0.002), (10.1e6, 0.002), (9.9e6, 0.002))
+WIDE = ((10e6, 0.002), (13e6, 0.002), (8e6, 0.002))
+
+
+class DeclaredRunner:
+    """Gives launches that take a declared time, on a clock of its own; the first one beside neighbours if ``busy``."""
+
+    def __init__(self, seconds: float, busy: bool) -> None:
+        self._seconds = seconds
+        self._busy = busy
+        self._now = 0.0
+
+    def measure(self) -> Launch:
+        self._now += self._seconds
+        busy, self._busy = self._busy, False
+        return replace(even_launch(), usage=usage(0.9, 2.0, others_cores=0.9)) if busy else even_launch()
+
+    def clock(self) -> int:
+        return round(self._now * 10**9)
+
+
+def launches_of(seconds: float, values: tuple[tuple[float, float], ...], *, most: int = 8, busy: bool = False) -> int:
+    """How many launches an update keeps that take so long and have these values of the RTM."""
+    runner = DeclaredRunner(seconds, busy)
+    measurement = SequentialMeasurement(runner, Spending(Budget(30 * 10**9), runner.clock), most)  # type: ignore[arg-type]
+    found: TestResult = result(launches={"rtm": values}, metrics={"rtm": (10e6, 9.9e6, 10.1e6)}, passed=not busy)
+    measure_for_the_baseline(measurement, lambda: found, steady=True)
+    return len(measurement.metrics.launches)
+
+
+@each_row(
+    ("seconds", "narrow", "wide", "most"),
+    [
+        (1.3, 8, 8, 8),  # a light model: all launches within 12 s
+        (3.0, 4, 8, 8),
+        (7.5, 3, 4, 8),  # four answers a second: as many as a comparison measures
+        (7.5, 2, 2, 2),
+        (11.0, 2, 2, 8),
+        (40.0, 1, 1, 8),
+    ],
+)
+def test_a_wide_entry_gets_more_launches_in_the_budget_and_up_to_those_of_the_test(
+    seconds: float, narrow: int, wide: int, most: int
+) -> None:
+    assert launches_of(seconds, NARROW, most=most) == narrow
+    assert launches_of(seconds, WIDE, most=most) == wide
+
+
+def test_an_update_is_announced_with_the_budget_as_it_was_given() -> None:
+    assert announcement("45s") == "records up to 8 launches of a test, within its budget of 45s"
+
+
+def test_a_second_kind_of_launches_of_which_there_is_one_gets_more() -> None:
+    lonely = (*[(16e6, 0.001), (16.1e6, 0.001)] * 4, (22e6, 0.001))
+    assert launches_of(1.3, lonely, most=16) == 12
+    assert launches_of(1.3, lonely[:-1], most=16) == 8
+
+
+def test_a_disturbed_launch_of_an_unsound_update_is_replaced_if_three_are_left() -> None:
+    assert launches_of(3.0, NARROW, busy=True) == 4
+    assert launches_of(11.0, NARROW, busy=True) == 2

@@ -4,34 +4,40 @@ from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 from msgspec.structs import replace
 from support.declared_run import DeclaredRun
 from support.each_row import each_row
-from support.synthetic import even_launch, make_setup
+from support.experiments import declared_experiment, entry_of
+from support.synthetic import MS, START_NS, S, even_launch, launch, make_setup, samples, usage
+from test_baseline_comparison import BEFORE, make_launch
 
 from pytest_mlpatterns.analysis.metrics.definitions import METRICS
 from pytest_mlpatterns.analysis.metrics.metrics import Metrics
-from pytest_mlpatterns.analysis.statistics.alpha_spending import SequentialPlan
+from pytest_mlpatterns.analysis.statistics.alpha_spending import BASELINE_ALPHA, SequentialPlan
 from pytest_mlpatterns.analysis.verdicts.tolerances import Tolerances
 from pytest_mlpatterns.baseline.lookup import BaselineMatch
 from pytest_mlpatterns.config.run_settings import BaselineMode
 from pytest_mlpatterns.config.settings import NoisePolicy
 from pytest_mlpatterns.errors import DeploymentError, GeneratorLimitError, InvalidResultError, SettingError
 from pytest_mlpatterns.judging.basis import Basis
-from pytest_mlpatterns.judging.compared_metrics import Chosen, ComparedMetric, compared_metrics
+from pytest_mlpatterns.judging.budget import Budget, Spending
+from pytest_mlpatterns.judging.compared_metrics import Chosen, ComparedMetric, compared_by_default, compared_metrics
 from pytest_mlpatterns.judging.experiment import Settlement
 from pytest_mlpatterns.judging.look import Look
+from pytest_mlpatterns.judging.metric_rules import judge_guarded
+from pytest_mlpatterns.judging.sequential import SequentialMeasurement
 from pytest_mlpatterns.judging.settled_comparison import Screened, SettledComparison
+from pytest_mlpatterns.judging.settling_rules import Seen, settle
 from pytest_mlpatterns.records.baseline_entry import Entry
-from pytest_mlpatterns.records.launch import Estimate, LaunchValue
+from pytest_mlpatterns.records.launch import Estimate, Launch, LaunchValue
 from pytest_mlpatterns.records.result_parts import BaselineGap
 from pytest_mlpatterns.records.verdict import LeftOut, Outcome, Verdict
 from pytest_mlpatterns.revision.commits import ShallowCloneError, UnknownRevisionError
 
 PASS, FAIL, OPEN = Outcome.PASS, Outcome.FAIL, Outcome.INCONCLUSIVE
 NAME = "the baseline's commit (a1b2c3d)"
-PRESENT = Metrics((even_launch(),) * 3)
 ENTRY = Entry(make_setup(), {"rtm": (LaunchValue(1e6, 0.01),) * 4}, {}, None, "2026-01-31")
 
 
@@ -240,6 +246,7 @@ def test_what_no_machine_changes_and_the_file_decides_stands() -> None:
         Recorded(GeneratorLimitError("the working tree: in 5 turns in a row the generator was the limit")),
         Recorded(InvalidResultError("the working tree: NMRT is at least 5 req/s, but not known")),
         Recorded(missing="not comparable"),
+        Recorded(InvalidResultError(f"{NAME}: 300 of 1,000 requests failed", side=NAME)),
     ],
 )
 def test_if_the_recorded_code_gives_no_measurement_the_file_decides_and_says_why(why: Recorded) -> None:
@@ -263,12 +270,6 @@ def test_requests_of_the_present_that_fail_beside_the_recorded_code_are_the_test
     failed = InvalidResultError("the working tree: 300 of 1,000 requests failed", side="the working tree")
     with pytest.raises(InvalidResultError, match="300 of 1,000 requests failed"):
         settled(Screen([verdict(seen)]), Recorded(failed), sorting_ns=([1e6], [0.7e6]))
-
-
-def test_requests_of_the_recorded_code_that_fail_leave_it_to_the_file() -> None:
-    failed = InvalidResultError(f"{NAME}: 300 of 1,000 requests failed", side=NAME)
-    _, comparison = settled(Screen([verdict(OPEN)]), Recorded(failed))
-    assert comparison.basis.note == f"not compared with the recorded commit: {failed}"
 
 
 def test_on_a_faster_machine_the_file_alone_decides_what_could_not_be_settled() -> None:
@@ -355,3 +356,83 @@ def test_what_an_interleaved_run_does_not_give_is_the_file_s(interrupted: bool) 
     assert screen.alone.judged == others
     assert recorded.asked == ["rtm"]
     assert [*found] == ["rtm", *others]
+
+
+(ERRORS,) = compared_metrics([METRICS["error_rate"]], Tolerances(), 0.01, requested=False)
+
+
+def failing(seed: int, count: int) -> Launch:
+    """A launch whose first requests failed."""
+    made = make_launch(seed)
+    outcome = made.samples.outcome.copy()
+    outcome[:count] = 500
+    return replace(made, samples=replace(made.samples, outcome=outcome))
+
+
+@pytest.mark.parametrize(("still_failing", "expected"), [(0, Outcome.PASS), (5, Outcome.INCONCLUSIVE)])
+def test_failures_that_the_recorded_code_does_not_have_today_have_passed(still_failing: int, expected: Outcome) -> None:
+    present = [failing(seed, seed) for seed in range(3)]
+    recorded, beside = ([failing(seed, still_failing) for seed in seeds] for seeds in (range(20, 32), range(40, 52)))
+    file, now = BEFORE, Metrics(tuple(present))
+    screened = judge_guarded(ERRORS, file, now, against="baseline", in_flight=1)
+    sides = (Metrics(tuple(side)) for side in (recorded, beside))
+    judged = judge_guarded(ERRORS, *sides, against="revision", in_flight=1)
+    today = judge_guarded(ERRORS, file, Metrics(tuple(recorded)), against="baseline", in_flight=1)
+    assert screened.suspected
+    assert judged.outcome is Outcome.PASS
+    seen = Seen(file=screened, recorded=judged, name="the baseline's commit", is_standing=True, today=today)
+    assert settle(seen).verdict.outcome is expected
+
+
+OFFERED_RPS, CAPACITY_RPS = 400, 250
+"""Load, and what the service of the baseline's machine can answer of it."""
+
+
+def overloaded(seed: int, slower: float = 1.0, share: float = 1.0) -> Launch:
+    """A service that refuses at once what exceeds its capacity, on a machine that is slower, or with less capacity."""
+    rng, count = np.random.default_rng(seed), int(2.5 * OFFERED_RPS)
+    due = START_NS - S // 2 + np.arange(count) * (S // OFFERED_RPS)
+    served = rng.random(count) < share * CAPACITY_RPS / slower / OFFERED_RPS
+    latency_ns = np.where(served, 20 * MS * slower * np.exp(rng.normal(0, 0.05, count)), 0.5 * MS)
+    rows = samples(due, latency_ns.astype(np.int64), outcome=np.where(served, 200, 503))
+    made = launch(rows, seconds=2.0, used=usage(0.9, 1.1, seconds=2.0), open_loop=True)
+    return replace(made, sorting_ns=(0.7 * MS * slower * float(np.exp(rng.normal(0, 0.02))),))
+
+
+@pytest.mark.parametrize(
+    ("slower", "share", "expected"),
+    [(1.0, 1.0, Outcome.PASS), (1.3, 1.0, Outcome.INCONCLUSIVE), (1.0, 0.75, Outcome.FAIL), (1.3, 0.6, Outcome.FAIL)],
+)
+def test_a_slower_machine_that_refuses_more_of_an_overload_is_asked_about(
+    monkeypatch: pytest.MonkeyPatch, slower: float, share: float, expected: Outcome
+) -> None:
+    made = iter([overloaded(seed, slower, share) for seed in range(8)])
+
+    def settle() -> None:
+        raise UnknownRevisionError("this clone is shallow")
+
+    experiment = declared_experiment(
+        entry_of([overloaded(seed) for seed in range(100, 108)]), rate_rps=OFFERED_RPS, overload=True
+    )
+    settings = experiment.settings
+    plan = SimpleNamespace(schedule=settings.schedule)
+    experiment = replace(experiment, setup=make_setup(load="constant(400/s)"), plan=plan, settle=settle)
+    runner: Any = SimpleNamespace(measure=lambda: next(made), want_requests=lambda _enough, **_how: None)
+    measurement = SequentialMeasurement(runner, Spending(Budget(60 * S)), 8, overload=True)
+    comparison = SettledComparison(Basis(experiment, measurement))
+
+    def choice(streams: bool) -> Sequence[ComparedMetric]:
+        wanted = compared_by_default(settings, streams=streams)
+        return compared_metrics(wanted, settings.tolerance, BASELINE_ALPHA, requested=False)
+
+    asked: list[str] = []
+    by_the_recorded_code = comparison._by_the_recorded_code
+
+    def seen(rest: Any) -> Sequence[Verdict]:
+        asked.extend(one.metric.name for one in rest(False))
+        return by_the_recorded_code(rest)
+
+    monkeypatch.setattr(comparison, "_by_the_recorded_code", seen)
+    found = {verdict.metric: verdict for verdict in comparison.judge(choice)}
+    assert found["error_rate"].outcome is expected, found["error_rate"].reason
+    assert ("error_rate" in asked) is (expected is not Outcome.PASS)

@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import pytest
 from msgspec.structs import replace
 from support import ROOT
 from support.each_row import each_row
@@ -126,19 +125,14 @@ def test_what_both_share_and_stays_open_has_its_true_reason(known: dict[str, Any
     assert found.reason.startswith(shared + said)
 
 
-def test_a_changed_environment_is_named() -> None:
+def test_a_failure_names_the_changed_environment_the_other_files_or_what_the_file_saw_too() -> None:
+    today = "and so is a1b2c3d today"
     assert verdict(WORSE, judged(PASS), **SHARED, changed=PACKAGE).reason.endswith(
-        f"and so is a1b2c3d today: not the code, but {PACKAGE} changed since the baseline was recorded; "
+        f"{today}: not the code, but {PACKAGE} changed since the baseline was recorded; "
         "if that is intended, record it anew"
     )
-
-
-def test_a_commit_with_other_files_may_have_the_change_too() -> None:
-    found = verdict(WORSE, judged(PASS), **SHARED, other_files=OTHER_FILES)
-    assert found.reason.endswith(f"and so is a1b2c3d today, {OTHER_FILES}: it may have the change too")
-
-
-def test_a_failure_beside_the_recorded_code_names_what_the_file_saw_too() -> None:
+    others = verdict(WORSE, judged(PASS), **SHARED, other_files=OTHER_FILES).reason
+    assert others.endswith(f"{today}, {OTHER_FILES}: it may have the change too")
     seen = "by the file: median latency 4.00 ms → 6.00 ms, 50.0 % worse than the baseline"
     assert verdict(WORSE, judged(FAIL, 0.3)).reason == f"interleaved; {seen}"
     mean = replace(WORSE, judged_by="latency_mean")
@@ -172,26 +166,23 @@ class TestARateFollowsFromItsTimes:
     """One disturbed launch of an entry leaves the throughput of a closed loop open."""
 
     RATE = screened(OPEN, 0.02, half=0.15, metric="throughput")
+    TTFT, TPOT = screened(PASS, metric="ttft"), screened(PASS, metric="tpot")
 
-    def found(self, rate: Verdict, *times: Verdict) -> Outcome:
-        return with_rates({one.metric: one for one in (rate, *times)})[rate.metric].outcome
-
-    def test_times_within_their_tolerance_decide_it(self) -> None:
-        assert self.found(self.RATE, screened(PASS)) is PASS
-
-    @pytest.mark.parametrize("times", [(), (screened(OPEN, 0.05),), (screened(FAIL, 0.3),)])
-    def test_others_leave_it_open(self, times: tuple[Verdict, ...]) -> None:
-        assert self.found(self.RATE, *times) is OPEN
-
-    def test_a_rate_that_looks_slower_stays_open(self) -> None:
-        assert self.found(screened(OPEN, 0.06, half=0.15, metric="throughput"), screened(PASS)) is OPEN
-        assert self.found(screened(FAIL, 0.3, metric="throughput"), screened(PASS)) is FAIL
-
-    def test_tokens_follow_from_two_times(self) -> None:
-        tokens = replace(self.RATE, metric="output_tokens")
-        ttft, tpot = screened(PASS, metric="ttft"), screened(PASS, metric="tpot")
-        assert self.found(tokens, ttft) is OPEN
-        assert self.found(tokens, ttft, tpot) is PASS
+    @each_row(
+        ("rate", "times", "outcome"),
+        (RATE, (screened(PASS),), PASS),
+        (RATE, (), OPEN),
+        (RATE, (screened(OPEN, 0.05),), OPEN),
+        (RATE, (screened(FAIL, 0.3),), OPEN),
+        (screened(OPEN, 0.06, half=0.15, metric="throughput"), (screened(PASS),), OPEN),  # it looks slower
+        (screened(FAIL, 0.3, metric="throughput"), (screened(PASS),), FAIL),
+        (replace(RATE, metric="output_tokens"), (TTFT,), OPEN),  # tokens follow from two times
+        (replace(RATE, metric="output_tokens"), (TTFT, TPOT), PASS),
+    )
+    def test_times_within_their_tolerance_decide_it(
+        self, rate: Verdict, times: tuple[Verdict, ...], outcome: Outcome
+    ) -> None:
+        assert with_rates({one.metric: one for one in (rate, *times)})[rate.metric].outcome is outcome
 
 
 @each_row(

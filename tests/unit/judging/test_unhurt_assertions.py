@@ -79,10 +79,8 @@ class TestArguments:
 
     @each_row(("given", "errors"), [(0, 0), (3, 3), ("1%", 0.01), (0.05, 0.05), (None, None)])
     def test_errors_are_a_number_or_a_share(self, given: Any, errors: float | None) -> None:
-        assert limits(errors=given).errors == errors
-
-    def test_a_time_to_be_well_again(self) -> None:
-        assert limits(within="5s").within_ns == 5 * S
+        found = limits(errors=given, within="5s")
+        assert (found.errors, found.within_ns) == (errors, 5 * S)
 
     @each_row(
         ("given", "message"),
@@ -202,19 +200,28 @@ class TestDecisions:
 
 
 class TestRefusals:
-    def test_a_test_without_a_function_has_no_steps(self) -> None:
-        with pytest.raises(SettingError, match=r"without a function .*write perf\(rate_rps=200, during=function\)"):
-            verdicts_of(make(FakeRunner(), during=None), limits())
-
-    def test_a_step_that_the_function_does_not_name(self) -> None:
-        with pytest.raises(SettingError, match=r"step='relaod'\), did you mean reload\? expected 'reload'; the functi"):
-            verdicts_of(make(FakeRunner(Step())), limits(step="relaod"))
-
-    @pytest.mark.parametrize("step", [None, "reload"])
-    def test_a_function_that_names_none(self, step: str | None) -> None:
-        with pytest.raises(SettingError, match=r"during\.step"):
-            verdicts_of(make(FakeRunner()), limits(step=step))
-
-    def test_a_service_that_fell_silent(self) -> None:
-        with pytest.raises(InvalidResultError, match="no answer since"):
-            verdicts_of(make(FakeRunner(Step(), silence="no answer since 1 s")), limits())
+    @each_row(
+        ("runner", "how", "step", "error", "said"),
+        (
+            FakeRunner(),
+            {"during": None},
+            None,
+            SettingError,
+            r"without a function .*write perf\(rate_rps=200, during=function\)",
+        ),
+        (
+            FakeRunner(Step()),
+            {},
+            "relaod",
+            SettingError,
+            r"step='relaod'\), did you mean reload\? expected 'reload'; the f",
+        ),
+        (FakeRunner(), {}, None, SettingError, r"during\.step"),  # a function that names none
+        (FakeRunner(), {}, "reload", SettingError, r"during\.step"),
+        (FakeRunner(Step(), silence="no answer since 1 s"), {}, None, InvalidResultError, "no answer since"),
+    )
+    def test_steps_that_there_are_not_and_a_service_that_fell_silent(
+        self, runner: FakeRunner, how: dict[str, Any], step: str | None, error: type[Exception], said: str
+    ) -> None:
+        with pytest.raises(error, match=said):
+            verdicts_of(make(runner, **how), limits(step=step))
