@@ -44,14 +44,6 @@ def test_looks_beyond_the_planned_ones_widen_these_by_little(looks: int) -> None
     assert found < 1.05 * width(SequentialPlan(last=6))
 
 
-def test_a_single_look_spends_everything() -> None:
-    assert SequentialPlan(3, 3, 0.01).confidence(3) == pytest.approx(0.98)
-
-
-def test_the_chance_shared_by_several_metrics_makes_each_look_surer() -> None:
-    assert SequentialPlan(alpha=0.005).confidence(3) > SequentialPlan().confidence(3)
-
-
 @each_row(("tolerance", "last"), [(0.0, 24), (0.01, 24), (0.025, 24), (0.05, 18), (0.07, 14), (0.1, 14), (0.5, 14)])
 def test_a_tighter_tolerance_may_take_more_launches(tolerance: float, last: int) -> None:
     assert SequentialPlan.for_tolerance(tolerance) == SequentialPlan(last=last)

@@ -91,21 +91,57 @@ def test_a_slower_function_is_named_with_its_callers_and_figures() -> None:
     assert change.change.low < 2.3 * MS < change.change.high
     assert change.of_ns == pytest.approx(2.3 * MS)
     assert (change.kind, change.inside, change.was) == ("slower", "", "")
-
-
-def test_the_record_says_how_it_was_made() -> None:
-    record = attributed(USUAL, USUAL)
     assert (record.profiler, record.rate_hz, record.slowdown) == ("py-spy 0.4.2", 500.0, (1.02, 1.0, 1.04))
     assert (record.blocks, record.samples, record.lost) == (PAIRS, 2 * PAIRS * 200, 2 * PAIRS)
-    assert record.notes == ("a note",)
-    assert record.compared
+    assert (record.notes, record.compared) == (("a note",), True)
+    unchanged = attributed(USUAL, {**USUAL, ("predict", "classify"): 2.01})
+    assert not unchanged.changes
+    assert unchanged.frames[unchanged.largest.chain[-1]].function == "classify"
+    assert unchanged.largest.change.value == pytest.approx(0.01 * MS)
 
 
-def test_unchanged_sides_name_none_and_say_what_comes_nearest() -> None:
-    record = attributed(USUAL, {**USUAL, ("predict", "classify"): 2.01})
-    assert not record.changes
-    assert record.frames[record.largest.chain[-1]].function == "classify"
-    assert record.largest.change.value == pytest.approx(0.01 * MS)
+@each_row(
+    ("before", "now", "chain", "was", "times_ms"),
+    (
+        {("predict",): 0.1, ("predict", "old.py:normalize"): 0.4},
+        {("predict",): 0.1, ("predict", "new.py:normalize"): 2.7},
+        ("predict", "normalize"),
+        "old.py",
+        (0.4, 2.7),
+    ),
+    (
+        {("predict",): 0.1, ("predict", "scale"): 2.0, ("predict", "scale", "shift"): 0.4},
+        {("predict",): 0.1, ("predict", "norm"): 4.0, ("predict", "norm", "shift"): 0.4},
+        ("predict", "norm"),
+        "scale",
+        (2.4, 4.4),
+    ),
+)
+def test_a_function_that_moved_or_is_in_the_place_of_another_one_says_what_it_was(
+    before: Stacks, now: Stacks, chain: tuple[str, ...], was: str, times_ms: tuple[float, float]
+) -> None:
+    change = only(record := attributed(before, now))
+    assert (named(record), change.kind, change.was) == ([chain], "moved", was)
+    assert (change.before_ns / MS, change.now_ns / MS) == pytest.approx(times_ms)
+
+
+EQUAL = {40: "a = slow()", 44: "a = slow()"}
+
+
+@each_row(
+    ("lines", "texts", "before", "source", "change_ms"),
+    ((40, 44), {44: "order = np.sort(values)"}, {40: "order = values"}, "order = np.sort(values)", 2.3),
+    ((40, 44), EQUAL, EQUAL, "a = slow()", 2.3),  # it is the same line, wherever it moved
+    ((44, 44), {44: "line 44"}, None, "line 44", 2.3),  # by number, without the texts of the reference
+)
+def test_the_line_with_most_of_the_change_has_its_text(
+    lines: tuple[int, int], texts: dict[int, str], before: dict[int, str] | None, source: str, change_ms: float
+) -> None:
+    whole = run(USUAL, {**USUAL, ("predict", "normalize"): 2.7}, lines=lines)
+    then = () if before is None else (lambda _frame, line: before.get(line, ""),)
+    change = only(profile_record(whole, lambda _frame, line: texts.get(line, ""), *then))
+    assert (change.line, change.source) == (44, source)
+    assert change.change.value == pytest.approx(change_ms * MS)
 
 
 LOADS = Frame("_find_and_load", "importlib/_bootstrap.py", 1, "python")
@@ -199,22 +235,6 @@ def test_time_of_a_process_alone_names_none() -> None:
     assert record.largest is None
 
 
-def test_a_function_that_moved_and_got_slower() -> None:
-    before: Stacks = {("predict",): 0.1, ("predict", "old.py:normalize"): 0.4}
-    record = attributed(before, {("predict",): 0.1, ("predict", "new.py:normalize"): 2.7})
-    change = only(record)
-    assert (named(record), change.kind, change.was) == ([("predict", "normalize")], "moved", "old.py")
-    assert change.before_ns == pytest.approx(0.4 * MS)
-
-
-def test_a_function_in_the_place_of_another_one() -> None:
-    before: Stacks = {("predict",): 0.1, ("predict", "scale"): 2.0, ("predict", "scale", "shift"): 0.4}
-    record = attributed(before, {("predict",): 0.1, ("predict", "norm"): 4.0, ("predict", "norm", "shift"): 0.4})
-    change = only(record)
-    assert (named(record), change.kind, change.was) == ([("predict", "norm")], "moved", "scale")
-    assert (change.before_ns, change.now_ns) == pytest.approx((2.4 * MS, 4.4 * MS))
-
-
 def test_a_function_that_a_library_now_calls_itself_is_named_below_it() -> None:
     """An endpoint ran in a thread, and blocks the event loop now: it takes as long as before."""
     server = (ROOTS[0], Frame("run_endpoint_function", "fastapi/routing.py", 372, "library"))
@@ -285,20 +305,16 @@ def test_a_known_slowdown_that_all_functions_share_is_that_of_the_first_of_the_p
 
 
 def test_a_model_that_is_called_more_often_is_not_slower() -> None:
-    now = {names: 3 * ms for names, ms in USUAL.items()}
-    record = attributed(USUAL, now, calls=(0.2, 0.6))
-    assert not record.changes
-    assert record.notes == ("a note", "model is called 0.2 → 0.6 times a request")
+    layer = (*ROOTS[:2], Frame("cached", owner="layer"))
+    for before, now, calls, text in (
+        (USUAL, {names: 3 * ms for names, ms in USUAL.items()}, (0.2, 0.6), "0.2 → 0.6"),
+        ({layer: 0.1}, {layer: 0.1, **USUAL}, (0.0, 1.0), "0 → 1"),  # a cache that always hit does not any more
+    ):
+        record = attributed(before, now, calls=calls)
+        assert not record.changes
+        assert record.notes == ("a note", f"model is called {text} times a request")
     for now_calls, notes in ((1.05, 0), (1.15, 1)):
         assert len(attributed(USUAL, USUAL, calls=(1.0, now_calls)).notes) == 1 + notes
-
-
-def test_a_model_that_only_the_present_calls_is_not_slower() -> None:
-    """A cache that always hit does not any more."""
-    layer = (*ROOTS[:2], Frame("cached", owner="layer"))
-    record = attributed({layer: 0.1}, {layer: 0.1, **USUAL}, calls=(0.0, 1.0))
-    assert not record.changes
-    assert record.notes == ("a note", "model is called 0 → 1 times a request")
 
 
 def test_a_coroutine_that_blocks_for_as_long_as_it_waited_is_named() -> None:
@@ -321,12 +337,6 @@ def test_samples_that_one_side_lost_make_no_function_slower() -> None:
     assert not profile_record(lossy, lambda _frame, _line: "").changes
 
 
-def test_a_function_that_is_slower_per_call_is_named_although_calls_changed() -> None:
-    now = {names: 0.5 * ms for names, ms in USUAL.items()}
-    record = attributed(USUAL, {**now, ("predict", "normalize"): 4.0}, calls=(1.0, 0.5))
-    assert named(record) == [("predict", "normalize")]
-
-
 def test_a_function_that_is_slower_per_call_is_named_beside_many_more_calls() -> None:
     """Four calls tell the time of one better, not worse."""
     now = {names: 4 * ms for names, ms in USUAL.items()}
@@ -340,34 +350,6 @@ def test_calls_that_are_not_known_in_every_block_are_not_used() -> None:
     whole = run(USUAL, now, calls=(1.0, 1.0))
     partly = ProfiledRun((block(now), *whole.now[1:]), whole.before)
     assert named(profile_record(partly, lambda _frame, _line: "")) == [("predict", "normalize")]
-
-
-def test_the_line_with_most_of_the_change_has_its_text() -> None:
-    now = {**USUAL, ("predict", "normalize"): 2.7}
-    change = only(
-        profile_record(
-            run(USUAL, now, lines=(40, 44)),
-            lambda _frame, line: {44: "order = np.sort(values)"}.get(line, ""),
-            lambda _frame, line: {40: "order = values"}.get(line, ""),
-        )
-    )
-    assert (change.line, change.source) == (44, "order = np.sort(values)")
-
-
-def test_a_line_of_equal_text_is_the_same_wherever_it_moved() -> None:
-    before: Stacks = {("predict",): 2.0, ("predict", "helper"): 0.1}
-    now: Stacks = {("predict",): 2.5, ("predict", "helper"): 0.1}
-    text = {40: "a = slow()", 44: "a = slow()"}
-    record = profile_record(
-        run(before, now, lines=(40, 44)), lambda _frame, line: text[line], lambda _frame, line: text[line]
-    )
-    assert (only(record).line, only(record).change.value) == (44, pytest.approx(0.5 * MS))
-
-
-def test_lines_are_compared_by_number_without_the_texts_of_the_reference() -> None:
-    now = {**USUAL, ("predict", "normalize"): 2.7}
-    record = profile_record(run(USUAL, now, lines=(44, 44)), lambda _frame, line: f"line {line}")
-    assert (only(record).line, only(record).source) == (44, "line 44")
 
 
 def test_the_present_alone_has_a_tree_and_a_table_by_time() -> None:

@@ -132,13 +132,6 @@ def test_the_ends_differ_from_twice_a_half_interval_that_errs_to_either_side(
     assert Bisection(last).add_run(moved).likeness is likeness
 
 
-def test_ends_that_do_not_differ_end_the_search() -> None:
-    search = searched(np.zeros(9))
-    assert isinstance(search.step, NoChange)
-    assert not search.step.is_open
-    assert search.step.change.low < 1 < search.step.change.high
-
-
 def test_ends_that_scatter_too_much_leave_it_open() -> None:
     search = Bisection(8, SearchRules(most_runs=2))
     for _ in range(2):
@@ -146,14 +139,6 @@ def test_ends_that_scatter_too_much_leave_it_open() -> None:
     assert isinstance(search.step, NoChange)
     assert search.step.is_open
     assert found.likeness is Likeness.UNDECIDED
-
-
-def test_commits_that_do_not_run_leave_a_range() -> None:
-    search = searched(steps(8, at4=0.1), broken=(3, 4, 5))
-    bracket = ended(search)
-    assert (bracket.good, bracket.bad) == (2, 6)
-    assert not bracket.is_one_commit
-    assert not bracket.is_gradual
 
 
 def test_commits_that_do_not_run_elsewhere_are_passed_over() -> None:
@@ -168,11 +153,6 @@ def test_the_next_candidate_is_far_from_one_that_does_not_run() -> None:
     assert search.step == Measure(10, 1, 0, 40)
 
 
-def test_the_bad_end_cannot_be_passed_over() -> None:
-    with pytest.raises(ValueError, match="the bad end"):
-        Bisection(3).skip()
-
-
 def test_two_steps_lead_to_one_of_them_and_the_check_says_that_it_is_a_part() -> None:
     levels = steps(40, at11=0.05, at30=0.05)
     search = searched(levels)
@@ -184,14 +164,6 @@ def test_two_steps_lead_to_one_of_them_and_the_check_says_that_it_is_a_part() ->
     assert found.is_part
 
 
-def test_a_change_of_many_small_steps_is_no_commit() -> None:
-    search = searched(np.arange(41) * 0.002)
-    bracket = ended(search)
-    assert bracket.is_gradual
-    assert not bracket.is_one_commit
-    assert bracket.whole.value == pytest.approx(math.exp(0.08), rel=0.01)
-
-
 def test_a_commit_that_stays_undecided_is_left_out() -> None:
     search = Bisection(2, SearchRules(most_runs=2))
     search.add_run(exact(0.1))
@@ -201,17 +173,16 @@ def test_a_commit_that_stays_undecided_is_left_out() -> None:
     assert ended(search).bad - ended(search).good == 2
 
 
-def test_a_search_that_has_ended_takes_no_measurement() -> None:
-    search = searched(np.zeros(3))
-    with pytest.raises(ValueError, match="has ended"):
-        search.add_run([EXACT])
-
-
-def test_a_search_needs_commits_and_launches() -> None:
-    with pytest.raises(ValueError, match="at least 1"):
-        Bisection(0)
-    with pytest.raises(ValueError, match="no launches"):
-        Bisection(2).add_run([])
+@each_row(
+    ("wrong", "why"),
+    (lambda: searched(np.zeros(3)).add_run([EXACT]), "has ended"),
+    (lambda: Bisection(0), "at least 1"),
+    (lambda: Bisection(2).add_run([]), "no launches"),
+    (lambda: Bisection(3).skip(), "the bad end"),
+)
+def test_what_no_search_can_do_is_refused(wrong: Callable[[], object], why: str) -> None:
+    with pytest.raises(ValueError, match=why):
+        wrong()
 
 
 def test_a_step_that_is_none_is_not_confirmed() -> None:

@@ -1,4 +1,4 @@
-"""One launch's blocks: what each metric is for declared arrivals, latencies and usage, and how sure it is."""
+"""One launch's blocks: each metric for declared arrivals, latencies and usage, how sure it is, and where it is cut."""
 
 import numpy as np
 import pytest
@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from support.each_row import each_row
 from support.synthetic import MS, PROPERTY, START_NS, S, even_launch, launch, noisy_launch, samples, usage
 
+from pytest_mlpatterns.analysis.metrics.blocked_values import AnswerCounts
 from pytest_mlpatterns.analysis.metrics.blocks import BLOCK_NS, MOST_BLOCKS, LaunchBlocks
 from pytest_mlpatterns.analysis.metrics.definitions import METRICS
 from pytest_mlpatterns.records.launch import Launch, LaunchValue
@@ -54,13 +55,6 @@ def test_a_percentile_of_more_values_than_its_grid_is_that_of_numpy(percentile: 
     assert 0 < found.relative_error < 0.05
 
 
-def test_latency_counts_from_when_a_request_was_due() -> None:
-    due = START_NS + np.arange(300) * 10 * MS
-    blocks = LaunchBlocks(launch(samples(due, 5 * MS, lag_ns=2 * MS)))
-    assert value(blocks.percentile(50)) == 5 * MS
-    assert np.all(blocks.send_lag_ns == 2 * MS)
-
-
 def test_requests_due_in_the_window_count_even_where_their_answers_came_after_it() -> None:
     """The last second stalls: nothing answers before the window ends, and every latency of it is seen."""
     due = START_NS + np.arange(300) * 10 * MS
@@ -100,13 +94,6 @@ def test_even_completions_give_the_rate_whatever_the_window_cuts(interval: int, 
     assert found.relative_error == pytest.approx(0, abs=1e-6)
 
 
-@pytest.mark.parametrize("completions", [3, 7, 10, 33])
-def test_rates_of_few_completions_are_not_rounded(completions: int) -> None:
-    interval = 3 * S // completions if completions > 12 else 240 * MS
-    due = START_NS - S // 10 + np.arange(completions + 20) * interval
-    assert value(LaunchBlocks(launch(samples(due, 0))).throughput()) == pytest.approx(S / interval, rel=1e-6)
-
-
 def test_a_stall_at_the_start_in_the_middle_or_at_the_end_lowers_throughput() -> None:
     due = START_NS - S // 2 + np.arange(350) * 10 * MS
     for begin, end in ((-0.5, 1.0), (1.0, 2.0), (2.0, 9.0)):
@@ -134,23 +121,19 @@ def test_average_system_load_is_the_share_of_all_cores() -> None:
     assert [machine for _, _, machine in course] == pytest.approx([0.375] * 12, rel=1e-6)
 
 
-def test_memory_over_time_is_the_highest_reading_of_each_block() -> None:
-    """Around the window the synthetic readings are ten times as high."""
-    course = LaunchBlocks(even_launch(used=usage(rss_bytes=(100,) * 20 + (300,) + (100,) * 40))).memory_over_time()
-    assert [moment for moment, _ in course] == pytest.approx([0.25 * number for number in range(1, 13)])
-    assert [highest for _, highest in course] == [100.0] * 4 + [300.0] + [100.0] * 7
-
-
 def test_blocks_without_a_reading_are_left_out_of_the_course_of_memory() -> None:
     used = usage(seconds=1.0)
     course = LaunchBlocks(even_launch(used=used)).memory_over_time()
     assert [moment for moment, _ in course] == pytest.approx([0.25 * number for number in range(1, 8)])
 
 
-def test_peak_memory_is_the_highest_reading_of_the_window() -> None:
+def test_memory_is_the_highest_reading_of_the_window_and_of_each_block() -> None:
     """Around the window the synthetic readings are ten times as high."""
-    found = LaunchBlocks(even_launch(used=usage(rss_bytes=(100, 300, 200)))).peak_memory()
-    assert value(found) == 300
+    blocks = LaunchBlocks(even_launch(used=usage(rss_bytes=(100,) * 20 + (300,) + (100,) * 40)))
+    course = blocks.memory_over_time()
+    assert [moment for moment, _ in course] == pytest.approx([0.25 * number for number in range(1, 13)])
+    assert [highest for _, highest in course] == [100.0] * 4 + [300.0] + [100.0] * 7
+    assert value(blocks.peak_memory()) == 300
 
 
 def test_peak_memory_falls_back_on_all_readings_where_none_is_in_the_window() -> None:
@@ -166,8 +149,12 @@ def test_sizes_are_means_over_the_successful_requests() -> None:
     assert value(blocks.response_bytes()) == 20
 
 
-def test_the_cold_start_is_the_launch_s_own() -> None:
-    assert value(LaunchBlocks(launch(samples([START_NS], MS), cold_start_ns=5 * S)).cold_start()) == 5 * S
+def test_latency_counts_from_when_a_request_was_due_and_a_start_is_the_launch_s_own() -> None:
+    due = START_NS + np.arange(300) * 10 * MS
+    blocks = LaunchBlocks(launch(samples(due, 5 * MS, lag_ns=2 * MS), cold_start_ns=5 * S))
+    assert value(blocks.percentile(50)) == 5 * MS
+    assert np.all(blocks.send_lag_ns == 2 * MS)
+    assert value(blocks.cold_start()) == 5 * S
     assert LaunchBlocks(launch(samples([START_NS], MS), cold_start_ns=None)).cold_start() is None
 
 
@@ -252,16 +239,14 @@ def rising(factor: float, *, scatter: float = 0.02, seconds: float = 3.0) -> Lau
     return LaunchBlocks(launch(samples(due, latency.astype(np.int64)), seconds=seconds))
 
 
-@pytest.mark.parametrize(("factor", "sign"), [(1.5, "+"), (0.6, "-"), (3.0, "+")])
-def test_a_latency_that_rises_or_falls_through_the_window_is_said(factor: float, sign: str) -> None:
+@each_row(("factor", "sign"), [(1.5, "+"), (0.6, "-"), (3.0, "+"), (1.0, ""), (1.05, ""), (0.95, "")])
+def test_a_latency_that_rises_or_falls_by_more_than_a_tenth_through_the_window_is_said(
+    factor: float, sign: str
+) -> None:
     said = rising(factor).trend()
-    assert said.startswith(f"not stationary: the median latency changed by {sign}")
-    assert said.endswith("% through the 3.0 s window")
-
-
-@pytest.mark.parametrize("factor", [1.0, 1.05, 0.95])
-def test_a_latency_that_stays_within_a_tenth_is_stationary(factor: float) -> None:
-    assert rising(factor).trend() is None
+    assert (said is None) is (sign == "")
+    assert not sign or said.startswith(f"not stationary: the median latency changed by {sign}")
+    assert not sign or said.endswith("% through the 3.0 s window")
 
 
 def test_a_trend_that_could_be_chance_is_not_said() -> None:
@@ -294,3 +279,76 @@ def test_the_performance_coefficient_is_one_over_rtm_in_seconds_and_asl() -> Non
 )
 def test_there_is_no_performance_coefficient_without_a_response_time_and_a_load(without: Launch) -> None:
     assert LaunchBlocks(without).performance_coefficient() is None
+
+
+def counts(due: list[int], done: list[int], *, closed: bool = True, weights: list[int] | None = None) -> AnswerCounts:
+    of_each = None if weights is None else np.array(weights)
+    return AnswerCounts(np.array(due, dtype=np.int64), np.array(done, dtype=np.int64), closed=closed, weights=of_each)
+
+
+@each_row(
+    ("done", "edges", "answers", "lengths"),
+    ([90, 140, 190, 240], [100, 200, 300], [2, 1], [100, 50]),  # at the last completion before the edge
+    ([90, 140], [100, 200, 300, 400], [1, 0, 0], [50, 160, 100]),  # which is a block away from the last edge
+    ([], [0, 100, 200], [0, 0], [100, 100]),
+)
+def test_blocks_are_cut_at_the_last_completion_before_their_edge(
+    done: list[int], edges: list[float], answers: list[float], lengths: list[float]
+) -> None:
+    found = counts(done, done, closed=False)  # of an open loop
+    cuts = found.cuts(np.array(edges))
+    assert (np.diff(found.by(cuts)).tolist(), np.diff(cuts).tolist()) == (answers, lengths)
+
+
+@each_row(
+    ("moment", "closed", "count"),
+    (0, True, 0),
+    (50, True, 0.5 + 0),
+    (100, True, 1 + 0.25),  # one is answered, the other has been in flight for 50 of 200
+    (150, True, 1 + 0.5),
+    (250, True, 2),
+    (900, True, 2),
+    (150, False, 1),  # in an open loop a request may wait without being worked on
+)
+def test_a_request_in_flight_counts_by_the_share_of_its_time(moment: int, closed: bool, count: float) -> None:
+    assert counts([0, 50], [100, 250], closed=closed).by(np.array([float(moment)])).tolist() == [count]
+
+
+def test_an_answer_counts_for_its_weight() -> None:
+    found = counts([0, 50], [100, 250], weights=[8, 16]).by(np.array([50.0, 150.0, 300.0]))
+    assert found.tolist() == [4, 8 + 8, 24]
+
+
+@PROPERTY
+@given(
+    spans=st.lists(st.tuples(st.integers(0, 10**10), st.integers(0, 10**9)), max_size=60),
+    edges=st.lists(st.integers(-(10**9), 2 * 10**10), min_size=1, max_size=20).map(sorted),
+)
+def test_the_count_is_the_sum_of_the_clipped_shares(spans: list[tuple[int, int]], edges: list[int]) -> None:
+    spans = sorted(spans, key=sum)
+    found = counts([due for due, _ in spans], [due + took for due, took in spans]).by(np.array(edges, dtype=float))
+    wanted = [
+        sum(float(at >= due) if not took else min(max((at - due) / took, 0), 1) for due, took in spans) for at in edges
+    ]
+    assert found == pytest.approx(wanted, abs=1e-9)
+
+
+class TestCountersOfFewRequests:
+    """Two callers whose answers take 250 ms each; the window opens at any moment of both."""
+
+    @staticmethod
+    def blocks(first: float, second: float, *, seconds: float) -> LaunchBlocks:
+        took, count = 250 * MS, int(seconds * 4) + 10
+        begins = [START_NS - S - int(phase * took) for phase in (first, second)]
+        due = np.concatenate([begin + np.arange(count) * took for begin in begins])
+        due = due[due < START_NS + int(seconds * S)]
+        return LaunchBlocks(launch(samples(due, took), seconds=seconds, used=usage(2.0, seconds=seconds)))
+
+    @PROPERTY
+    @given(first=st.floats(0, 1), second=st.floats(0, 1), seconds=st.floats(1, 4))
+    def test_rate_and_cpu_time_are_exact(self, first: float, second: float, seconds: float) -> None:
+        blocks = self.blocks(first, second, seconds=seconds)
+        rate, cpu = blocks.throughput(), blocks.used_per_answer("cpu_ns")
+        assert rate.value == pytest.approx(8, rel=1e-6)
+        assert cpu.value == pytest.approx(S / 4, rel=1e-6)
+        assert max(rate.relative_error, cpu.relative_error) < 1e-6

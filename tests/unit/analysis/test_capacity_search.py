@@ -109,17 +109,9 @@ def test_a_search_out_of_time_is_a_lower_bound(steps: int, rate: float) -> None:
     assert found.nmrt.value == pytest.approx(rate)
 
 
-def test_a_search_stops_as_soon_as_it_knows_enough() -> None:
-    def enough(value: LaunchValue) -> bool:
-        return value.value >= 350
-
-    found = climb(places(1000, 0.01), out_of_time=forever, decided=enough)
-    assert found.end is SearchEnd.DECIDED
-    assert found.at_least
-    assert len(found.ladder) == 3
-
-
-def test_the_ladder_ends_at_its_largest_concurrency() -> None:
+def test_so_is_one_that_knows_enough_or_has_no_larger_concurrency() -> None:
+    found = climb(places(1000, 0.01), out_of_time=forever, decided=lambda rate: rate.value >= 350)
+    assert (found.end, found.at_least, len(found.ladder)) == (SearchEnd.DECIDED, True, 3)
     found = climb(places(1000, 0.01), out_of_time=forever, max_concurrency=8)
     assert found.at_least
     assert "ends at concurrency 8" in found.stopped

@@ -62,15 +62,11 @@ def test_a_course_has_the_values_of_one_machine_in_the_order_of_the_commits() ->
     assert segments(here) == [(0, 3, "")]
 
 
-def test_more_launches_make_a_smaller_error() -> None:
+def test_more_launches_make_a_smaller_error_and_one_that_scattered_much_counts_less() -> None:
     errors = [point.error for point in only([line(1, 10.0), line(2, 10.0, 10.0), line(3, *[10.0] * 8)]).points]
     assert all(after < before for before, after in pairwise(errors))
-
-
-def test_a_launch_that_scattered_much_counts_less() -> None:
     noisy = replace(line(1, 10.0), values={"rtm": (LaunchValue(10.0, 0.01), LaunchValue(20.0, 0.5))})
-    (point,) = only([noisy]).points
-    assert math.exp(point.level) < 10.1
+    assert math.exp(only([noisy]).points[0].level) < 10.1
 
 
 @each_row(

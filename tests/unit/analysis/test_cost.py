@@ -90,18 +90,15 @@ def test_patterns_are_ranked_by_cost_and_a_note_names_different_prices() -> None
     assert any("the costs are of different prices (0.0425 USD per core-hour" in note for note in ranking.notes)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("metric", "price", "why"),
-    [
-        ("cost", None, "the test has no price; set perf_price"),
-        ("cost_at_nmrt", PRICE, "the test does not search for NMRT; call perf.measure_nmrt() in it"),
-    ],
+    ("cost", None, "the test has no price; set perf_price"),
+    ("cost_at_nmrt", PRICE, "the test does not search for NMRT; call perf.measure_nmrt() in it"),
 )
 def test_a_required_cost_that_is_not_known_says_what_is_missing(metric: str, price: Price | None, why: str) -> None:
-    setups = [make_setup(pattern=pattern) for pattern in ("single", "cached")]
     results = [
-        result(f"t.py::test[{setup.pattern}]", group="t.py::test", setup=setup, price=price, capacities=())
-        for setup in setups
+        result(f"t.py::test[{one}]", group="t.py::test", setup=make_setup(pattern=one), price=price, capacities=())
+        for one in ("single", "cached")
     ]
     (ranking,) = rank(results, parse_criteria(f"rtm=1, {metric}<0.40 USD", "--perf-rank"))
     assert f"({why}) is not known, and {metric}<0.40 USD is required" in (ranking.rows[0].excluded or "")

@@ -201,12 +201,10 @@ class TestMissing:
         found = scaling_indices((step(1, (100,), (1,)), two), [S])
         assert found.missing["hsxe"] == "capacity (NMRT) of 2 replicas is not known: the time was up at concurrency 8"
 
-    @pytest.mark.parametrize("costs", [(), (0.0,)])
-    def test_a_cost_that_some_pass_lacks(self, costs: tuple[float, ...]) -> None:
-        found = scaling_indices((step(1, (100,), (1,)), step(2, (200,), costs)), [S])
-        assert "cost of a request at NMRT is not known in every pass" in found.missing["hsxc"]
-
-    def test_a_load_that_some_pass_lacks(self) -> None:
+    def test_a_cost_or_a_load_that_some_pass_lacks(self) -> None:
+        for costs in ((), (0.0,)):
+            found = scaling_indices((step(1, (100,), (1,)), step(2, (200,), costs)), [S])
+            assert "cost of a request at NMRT is not known in every pass" in found.missing["hsxc"]
         found = scaling_indices((step(1, (100,), (1,), (0.0,)), step(2, (200,), (1,))), [S])
         assert found.hsx is not None
         assert found.missing == {"sc": "ASL at NMRT is not known in every pass; measure longer"}
@@ -219,13 +217,9 @@ class TestMissing:
 
 
 class TestNotes:
-    def test_the_indices_stand_in_one_line(self) -> None:
+    def test_the_indices_stand_in_one_line_and_what_is_missing_is_said_once(self) -> None:
         metrics = {"hsx": (0.9, 0.88, 0.92), "sc": (1.8, 1.7, 1.9), "hsxt": (0.95, 0.94, 0.96)}
         assert describe_indices(metrics, {}) == ["HSX 90.0 % (88.0 % to 92.0 %), SC 1.80 (1.70 to 1.90); HSXt 95.0 %"]
-
-    def test_what_is_missing_is_said_once_for_all_that_need_it(self) -> None:
-        missing = {"hsxc": "there is no price", "hsx": "there is no price", "sc": "there is no price"}
-        assert describe_indices({"hsxe": (0.9, 0.8, 1.0)}, missing) == [
-            "HSXe 90.0 %",
-            "HSX and SC are not known: there is no price",
-        ]
+        missing = dict.fromkeys(("hsxc", "hsx", "sc"), "there is no price")
+        known = describe_indices({"hsxe": (0.9, 0.8, 1.0)}, missing)
+        assert known == ["HSXe 90.0 %", "HSX and SC are not known: there is no price"]

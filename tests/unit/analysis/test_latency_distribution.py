@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.synthetic import MS, PROPERTY
+from msgspec.structs import replace
+from support.streams import stream_launch
+from support.synthetic import MS, PROPERTY, even_launch
 
 from pytest_mlpatterns.analysis.metrics.blocked_values import counted
 from pytest_mlpatterns.analysis.metrics.distribution_summary import (
@@ -14,10 +16,13 @@ from pytest_mlpatterns.analysis.metrics.distribution_summary import (
     latency_of,
     percentiles_of_counts,
     stored_percentiles,
+    stream_percentiles,
+    stream_record,
     without_body,
 )
+from pytest_mlpatterns.analysis.metrics.metrics import Metrics
 from pytest_mlpatterns.patterns.tally import rounded
-from pytest_mlpatterns.records.latency import RequestCounts
+from pytest_mlpatterns.records.latency import RequestCounts, StreamRecord
 
 NANOSECONDS = st.lists(st.integers(0, 10**11), min_size=1, max_size=300)
 
@@ -97,3 +102,48 @@ def test_times_of_streams_up_to_their_p90_are_one() -> None:
     assert without_body(launch).streams == {"ttft": {3: 95, 4: 5}, "tpot": {}}
     assert launch.of_streams("ttft") == RequestCounts(100, 0, {1: 50, 2: 35, 3: 10, 4: 5})
     assert launch.of_streams("itl") is None
+
+
+def record_of(*launches: object) -> StreamRecord:
+    return stream_record(Metrics(launches))  # type: ignore[arg-type]
+
+
+def test_answers_that_come_whole_have_no_record() -> None:
+    assert stream_record(Metrics((even_launch(),))) is None
+    assert stream_percentiles(Metrics((even_launch(),))) == {}
+
+
+def test_distributions_are_pooled_over_the_launches() -> None:
+    record = record_of(stream_launch(ttft_ns=50 * MS, gap_ns=10 * MS), stream_launch(ttft_ns=90 * MS, gap_ns=30 * MS))
+    for quantity, low, high, count in (("ttft", 50, 90, 120), ("itl", 10, 30, 1080), ("tpot", 10, 30, 120)):
+        found = record.of(quantity)
+        assert sum(found.histogram.counts) == count
+        assert (found.percentiles[0][1], found.percentiles[-1][1]) == (low * MS, high * MS)
+
+
+def test_a_reference_keeps_a_few_percentiles_of_each_time_and_answers_of_one_chunk_have_no_gaps() -> None:
+    found = stream_percentiles(Metrics((stream_launch(),)))
+    assert list(found) == ["ttft", "itl", "tpot"]
+    assert dict(found["ttft"])[50] == 50 * MS
+    record = record_of(stream_launch(chunks=1))
+    assert (record.itl, record.tpot) == (None, None)
+    assert list(stream_percentiles(Metrics((stream_launch(chunks=1),)))) == ["ttft"]
+
+
+def test_tokens_over_time_count_every_token_of_the_window_once() -> None:
+    one = stream_launch(ttft_ns=5 * MS, gap_ns=MS, chunks=10, rate_rps=20, seconds=3, output_tokens=30)
+    moments = record_of(stream_launch(seconds=2), one).tokens_over_time
+    assert [moment for moment, _ in moments] == pytest.approx(list(np.linspace(0, 3, len(moments) + 1)[1:]))
+    assert sum(rate for _, rate in moments) * 3 / len(moments) == pytest.approx(20 * 3 * 30)
+
+
+def test_mean_tokens_are_those_of_the_usage() -> None:
+    record = record_of(stream_launch(output_tokens=25, input_tokens=128))
+    assert (record.input_tokens, record.output_tokens) == ((128, 128, 128), (25, 25, 25))
+    assert record_of(stream_launch()).input_tokens is None
+
+
+def test_a_launch_without_a_stream_is_left_out() -> None:
+    streams = stream_launch()
+    broken = replace(streams, samples=replace(streams.samples, stream=None))
+    assert record_of(streams, broken) == record_of(streams)

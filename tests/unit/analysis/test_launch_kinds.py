@@ -3,7 +3,6 @@
 import math
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
 
 import numpy as np
 import pytest
@@ -67,12 +66,8 @@ def test_kinds_are_named_by_the_figure_of_the_layer_that_goes_with_them() -> Non
     named, plain = two_kinds(side(BOTH, sizes=True)), two_kinds(side(BOTH))
     assert named.describe(RTM) == "launches run in one of two ways: batches of 8 (22.1 ms) or 16 (16.0 ms)"
     assert plain.describe(RTM) == "launches run in one of two ways: 16.0 ms or 22.1 ms"
-
-
-def test_a_figure_that_does_not_go_with_the_kinds_names_none() -> None:
     sizes = [LaunchValue(one, 0.0) for one in (8, 16, 16, 8, 8, 16, 8, 16)]
-    found = two_kinds(Side(side(BOTH).values, {"batch_size": sizes}))
-    assert found.figure is None
+    assert two_kinds(Side(side(BOTH).values, {"batch_size": sizes})).figure is None
 
 
 @pytest.mark.parametrize(
@@ -153,13 +148,10 @@ def test_rates_have_kinds_too(factor: float, outcome: Outcome) -> None:
     assert judged(rates(BOTH[:4], factor), rates(BOTH), rate=True).outcome is outcome
 
 
-def test_the_reason_names_the_kind_that_does_not_come() -> None:
+def test_the_reason_names_the_kind_that_does_not_come_and_launches_that_may_be_of_either() -> None:
     reason = judged(side((22.0, 22.1, 21.9), sizes=True), side(BOTH, sizes=True)).reason
     assert "none of 3 launches ran at 16.0 ms, as 4 of 8 recorded ones did" in reason
     assert reason.endswith("launches run in one of two ways: batches of 8 (22.1 ms) or 16 (16.0 ms)")
-
-
-def test_the_reason_says_that_a_launch_may_be_of_either_kind() -> None:
     assert judged(side((22.0, 22.1, 21.9)), side(BOTH)).reason.endswith("and 3 launches of one way may be of either")
 
 
@@ -191,6 +183,8 @@ class TestPairs:
 
     FIRST = (16.0, 22.0, 16.2, 22.1, 15.9, 16.1)
     SECOND = (22.0, 16.1, 16.0, 22.2, 22.1, 15.9)
+    FAST = (16.0, 16.1, 15.9, 16.2, 16.0, 16.1, 15.8, 16.1)
+    SLOW = (22.0, 22.1, 21.9, 22.2, 22.0, 22.1, 21.8, 22.1)
 
     @staticmethod
     def found(
@@ -200,13 +194,30 @@ class TestPairs:
         kinds = paired_kinds(ratios, side(first, sizes=sizes), side(second, factor=factor, sizes=sizes))
         return kinds.verdict(lambda found: judge_ratio(found, 1.1, "lower"), better="lower", tolerance=0.1)
 
-    @classmethod
-    def verdict(cls, *args: Any, **options: Any) -> Outcome:
-        return cls.found(*args, **options).outcome
-
-    @pytest.mark.parametrize(("factor", "outcome"), [(1.0, PASS), (1.2, FAIL), (0.8, PASS)])
-    def test_the_part_of_the_kinds_is_left_out(self, factor: float, outcome: Outcome) -> None:
-        assert self.verdict(self.FIRST, self.SECOND, factor) is outcome
+    @each_row(
+        ("first", "second", "factor", "sizes", "outcome"),
+        (FIRST, SECOND, 1.0, False, PASS),
+        (FIRST, SECOND, 1.2, False, FAIL),
+        (FIRST, SECOND, 0.8, False, PASS),
+        (FIRST[:4], SECOND[:4], 1.3, False, OPEN),  # no figure names the kinds: they fail in six pairs
+        (FIRST, SECOND, 1.3, False, FAIL),
+        # CPU times of the same service on a loaded machine: of the seven alike most were taken for quick ones
+        (
+            (0.926, 1.39, 1.40, 0.942, 1.308, 1.022, 1.286, 1.374),
+            (1.178, 1.32, 1.29, 1.208, 1.024, 1.779, 1.356, 1.295),
+            1.0,
+            False,
+            OPEN,
+        ),
+        (BOTH, SLOW, 1.0, False, OPEN),  # a lost kind
+        (FAST, BOTH, 1.0, False, OPEN),  # a worse kind that only the second side shows
+        (FAST, BOTH, 1.0, True, OPEN),
+        (SLOW, BOTH, 1.0, True, PASS),  # and a better one
+    )
+    def test_the_part_of_the_kinds_is_left_out(
+        self, first: Sequence[float], second: Sequence[float], factor: float, sizes: bool, outcome: Outcome
+    ) -> None:
+        assert self.found(first, second, factor, sizes=sizes).outcome is outcome
 
     def test_the_error_of_its_slope_is_that_of_a_least_squares_fit(self) -> None:
         from scipy.stats import linregress  # slow to load
@@ -223,28 +234,9 @@ class TestPairs:
         assert [one.value for one in answer.ratios] == pytest.approx(values - fitted.slope * moved)
         assert [one.error for one in answer.ratios] == pytest.approx(np.hypot(0.03, fitted.stderr * abs(moved)))
 
-    def test_kinds_that_are_guessed_from_scatter_do_not_fail(self) -> None:
-        """CPU times of the same service on a loaded machine: of the seven alike most were taken for quick ones."""
-        first = (0.926, 1.39, 1.40, 0.942, 1.308, 1.022, 1.286, 1.374)
-        second = (1.178, 1.32, 1.29, 1.208, 1.024, 1.779, 1.356, 1.295)
-        assert self.verdict(first, second) is OPEN
-
-    @pytest.mark.parametrize(("first", "outcome"), [(FIRST[:4], OPEN), (FIRST, FAIL)])
-    def test_kinds_that_no_figure_names_fail_in_six_pairs(self, first: Sequence[float], outcome: Outcome) -> None:
-        assert self.verdict(first, self.SECOND[: len(first)], 1.3) is outcome
-
-    def test_a_lost_kind_is_open(self) -> None:
-        assert self.verdict(BOTH, (22.0, 22.1, 21.9, 22.2, 22.0, 22.1, 21.8, 22.1)) is OPEN
-
     def test_of_two_answers_that_agree_the_one_with_less_change_is_said(self) -> None:
         found = self.found(BOTH, self.FAST)
         assert found.judged.value == pytest.approx(1.0, abs=0.02)
-
-    FAST = (16.0, 16.1, 15.9, 16.2, 16.0, 16.1, 15.8, 16.1)
-
-    @pytest.mark.parametrize("sizes", [False, True])
-    def test_a_worse_kind_that_only_the_second_side_shows_is_open(self, sizes: bool) -> None:
-        assert self.verdict(self.FAST, BOTH, sizes=sizes) is OPEN
 
     @pytest.mark.parametrize("first", [FAST + FAST[:4], (22.0, 22.1, *FAST, *FAST[:2])])
     def test_a_worse_kind_that_surely_came_more_often_fails(self, first: Sequence[float]) -> None:
@@ -257,10 +249,6 @@ class TestPairs:
         """All launches together are 2 % worse: a kind that comes four times as often would make them 30 % worse."""
         assert Shift(9, 10, 2, 10).outcome(PASS, worsening=0.02, tolerance=0.1) is OPEN
         assert Shift(9, 10, 2, 10).outcome(PASS, worsening=0.30, tolerance=0.1) is FAIL
-
-    def test_a_better_kind_that_only_the_second_side_shows_passes(self) -> None:
-        slow = (22.0, 22.1, 21.9, 22.2, 22.0, 22.1, 21.8, 22.1)
-        assert self.verdict(slow, BOTH, sizes=True) is PASS
 
     def test_the_reason_says_how_often_the_worse_kind_came(self) -> None:
         ratios = [LogRatio(math.log(b / a), 0.005) for a, b in zip(self.FAST, BOTH, strict=True)]

@@ -12,13 +12,18 @@ from pytest_mlpatterns.analysis.metrics.definitions import (
     LOCATIONS,
     METRICS,
     comparable_metrics,
+    is_known_metric,
     leading_time,
+    metric_named,
     metrics_in,
+    nmrt_metric,
+    objectives_of,
     streams_first,
     with_locations,
     with_role,
 )
-from pytest_mlpatterns.analysis.metrics.metric import Group, Role, times_of
+from pytest_mlpatterns.analysis.metrics.metric import Group, Nmrt, Role, times_of
+from pytest_mlpatterns.records.objective import Objective
 from pytest_mlpatterns.units import Unit
 
 PACKAGE = Path(pytest_mlpatterns.__file__).parent
@@ -126,3 +131,23 @@ def test_groups_have_every_metric_once_each_before_its_location() -> None:
 
 def test_metrics_of_streams_come_first_where_reports_mix_them() -> None:
     assert streams_first(with_role(Role.PRIMARY)) == ("ttft", "tpot", "output_tokens", "rtm", "throughput")
+
+
+OBJECTIVE = Objective.of(95.0, 50_000_000)
+
+
+def test_a_metric_is_found_by_its_name() -> None:
+    for metric in (*METRICS.values(), nmrt_metric(None), nmrt_metric(OBJECTIVE)):
+        assert repr(metric_named(metric.name)) == repr(metric)
+    metric = metric_named("nmrt(p95<50ms)")
+    assert (metric.kind, metric.name, metric.unit) == (Nmrt(OBJECTIVE), "nmrt(p95<50.0ms)", Unit.RATE)
+
+
+@each_row("name", ["p960", "nmrt(fast)", "nmrt(p95<50ms", "nmrt2", ""])
+def test_other_names_are_unknown(name: str) -> None:
+    assert not is_known_metric(name)
+
+
+def test_objectives_are_those_of_nmrt_only() -> None:
+    names = ["rtm", "nmrt", "nmrt(p95<50.0ms)", "nmrt(later)"]
+    assert objectives_of(names) == {"nmrt": None, "nmrt(p95<50.0ms)": OBJECTIVE}

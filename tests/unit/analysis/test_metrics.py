@@ -1,14 +1,32 @@
 """Metrics over launches: each figure with its interval, what does not apply is None, what does not count is said."""
 
+import copy
 import inspect
 import math
+import pickle
+from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from msgspec.structs import replace
+from support.counted import counted_requests
 from support.each_row import each_row
-from support.streams import stream_launch
-from support.synthetic import LAYERS, MS, START_NS, S, capacity, even_launch, launch, noisy_launch, samples, usage
+from support.streams import stream_launch, streamed
+from support.synthetic import (
+    LAYERS,
+    MS,
+    PROPERTY,
+    START_NS,
+    S,
+    capacity,
+    even_launch,
+    launch,
+    noisy_launch,
+    samples,
+    usage,
+)
 
 from pytest_mlpatterns.analysis.health.sustained import why_limited
 from pytest_mlpatterns.analysis.metrics.definitions import GROWTHS, METRICS, SCALING_INDICES, metric_named
@@ -17,8 +35,10 @@ from pytest_mlpatterns.analysis.metrics.metric_makers import percentile_metric
 from pytest_mlpatterns.analysis.metrics.metrics import Metrics
 from pytest_mlpatterns.analysis.metrics.pattern_metrics import Figure, ScalingIndices
 from pytest_mlpatterns.errors import InvalidResultError
+from pytest_mlpatterns.judging.perf import Perf
 from pytest_mlpatterns.records.count import Count
-from pytest_mlpatterns.records.launch import Capacity, GeneratorReport, LaunchValue
+from pytest_mlpatterns.records.launch import Capacity, Estimate, GeneratorReport, LaunchValue
+from pytest_mlpatterns.records.outcomes import Failure, grpc_outcome
 from pytest_mlpatterns.records.package_layers import derived_metrics
 from pytest_mlpatterns.records.price import Price
 from pytest_mlpatterns.records.samples import ResourceTrack
@@ -34,17 +54,20 @@ CONTINUOUS = LayerStats(
 DUE = START_NS + np.arange(600) * 5 * MS
 
 
-def test_the_median_of_latencies_is_rtm() -> None:
-    metrics = Metrics((even_launch(latency_ns=4 * MS), even_launch(latency_ns=4 * MS)))
+def test_launches_are_pooled_by_their_geometric_mean_and_the_median_is_rtm() -> None:
+    metrics = Metrics((even_launch(latency_ns=4 * MS), even_launch(latency_ns=9 * MS)))
     found = metrics.rtm_ns
-    assert found.value == pytest.approx(4 * MS)
+    assert found.value == pytest.approx(6 * MS)
     assert found.low < found.value < found.high
     assert metrics.latency_ns(50) == found
+    uneven = Metrics((launch(samples(DUE, np.where(np.arange(600) % 3, MS, 7 * MS))),))
+    assert (uneven.rtm_ns.value, uneven.mean_ns.value) == (pytest.approx(MS), pytest.approx(3 * MS)), "arithmetic"
 
 
-def test_launches_are_pooled_by_their_geometric_mean() -> None:
-    metrics = Metrics((even_launch(latency_ns=4 * MS), even_launch(latency_ns=9 * MS)))
-    assert metrics.rtm_ns.value == pytest.approx(6 * MS)
+def test_a_percentile_that_does_not_exist_is_refused() -> None:
+    for wrong in (0, 100, -5, 0.99):
+        with pytest.raises(ValueError, match="at least 1 and less than 100"):
+            Metrics((even_launch(),)).latency_ns(wrong)
 
 
 def test_usage_gives_load_cpu_and_memory() -> None:
@@ -76,8 +99,7 @@ def test_requests_blocks_and_failures_add_up_over_launches() -> None:
 
 
 def test_a_launch_of_few_requests_has_no_more_blocks_than_requests() -> None:
-    slow = even_launch(rate_rps=2, latency_ns=400 * MS, seconds=3.0)
-    metrics = Metrics((slow, slow))
+    metrics = Metrics((even_launch(rate_rps=2, latency_ns=400 * MS, seconds=3.0),) * 2)
     assert metrics.blocks == metrics.requests == 12
 
 
@@ -91,11 +113,6 @@ def test_a_percentile_is_told_from_just_enough_samples_on(percentile: float, nee
     message = str(caught.value)
     assert f"of {needed - 1} samples, expected at least {needed} for 99 % confidence" in message
     assert f"write requests={needed}, or measure longer" in message
-
-
-def test_samples_of_all_launches_count_for_a_percentile() -> None:
-    half = launch(samples(DUE[:230], MS))
-    assert Metrics((half, half)).latency_ns(99).value == pytest.approx(MS)
 
 
 def test_a_limit_on_rtm_is_compared_with_the_interval_that_reports_show() -> None:
@@ -151,11 +168,7 @@ def test_the_generator_tells_its_own_cost_and_lag() -> None:
     assert generator.cpu_ns_per_request == 1000
     assert generator.send_lag_ns(50) == pytest.approx(299.5)
     assert generator.limited is None
-
-
-def test_the_generator_of_no_request_costs_nothing_per_request() -> None:
-    idle = launch(samples([], []), cpu_ns=5)
-    assert Metrics((idle,)).generator.cpu_ns_per_request == 5
+    assert Metrics((launch(samples([], []), cpu_ns=5),)).generator.cpu_ns_per_request == 5
 
 
 @pytest.mark.parametrize(("share", "limited"), [(0.69, False), (0.71, True)])
@@ -220,14 +233,11 @@ def test_every_metric_is_known_by_its_name_and_measures_a_lively_launch() -> Non
     (50.0, "rtm", "median latency"),
     (99, "p99", "p99 latency"),
     (99.9, "p99.9", "p99.9 latency"),
+    (99.99999, "p99.99999", "p99.99999 latency"),  # not named after the maximum
 )
 def test_a_percentile_is_named_as_people_write_it(percentile: float, name: str, label: str) -> None:
     metric = percentile_metric(percentile)
     assert (metric.name, metric.label, metric.kind) == (name, label, LatencyPercentile(percentile))
-
-
-def test_a_percentile_close_to_the_maximum_is_not_named_after_the_maximum() -> None:
-    assert percentile_metric(99.99999).name == "p99.99999"
 
 
 def test_rates_hits_and_batches_are_better_when_higher() -> None:
@@ -282,14 +292,8 @@ def test_stages_and_models_tell_their_mean_time_and_the_slowest_is_the_bottlenec
     metrics = Metrics((knowing,))
     assert metrics.stage_ns == {"shift": 2 * MS, "sum": 3 * MS}
     assert metrics.bottleneck == "sum"
-
-
-def test_without_stages_there_is_no_bottleneck() -> None:
-    metrics = Metrics((noisy_launch(1),))
-    assert metrics.stage_ns == {}
-    assert metrics.bottleneck is None
-    assert metrics.straggler_share == {}
-    assert metrics.replica_ns == {}
+    without = Metrics((noisy_launch(1),))
+    assert (without.stage_ns, without.bottleneck, without.straggler_share, without.replica_ns) == ({}, None, {}, {})
 
 
 def test_an_ensemble_tells_how_often_each_model_was_the_last() -> None:
@@ -306,23 +310,15 @@ def test_replicas_behind_a_gateway_have_their_own_times() -> None:
     assert Metrics((knowing,)).replica_ns == {"1": MS, "2": 3 * MS}
 
 
-def test_nmrt_is_pooled_over_the_searches_without_an_objective() -> None:
+def test_nmrt_is_pooled_over_the_searches_without_an_objective_and_that_under_one_is_a_metric_of_its_own() -> None:
     searches = (capacity(400), capacity(900), capacity(50, objective="p95<50.0ms"))
     metrics = Metrics((even_launch(),), searches)
     nmrt, concurrency = metrics.nmrt_rps, metrics.nmrt_concurrency
     assert nmrt.value == pytest.approx(600)
     assert (concurrency.value, concurrency.low, concurrency.high) == (4, 4, 4)
-
-
-def test_nmrt_under_an_objective_is_a_metric_of_its_own() -> None:
-    metrics = Metrics((even_launch(),), (capacity(400), capacity(50, objective="p95<50.0ms")))
     metric = metric_named("nmrt(p95<50.0ms)")
     assert (metric.name, metric.label) == ("nmrt(p95<50.0ms)", "capacity (NMRT) with p95<50.0ms")
-    found = metrics.estimate(metric)
-    assert found.value == pytest.approx(50)
-
-
-def test_a_search_that_found_nothing_is_no_value_of_nmrt() -> None:
+    assert metrics.estimate(metric).value == pytest.approx(50)
     assert Metrics((even_launch(),), (capacity(0.0),)).nmrt_rps is None
 
 
@@ -335,22 +331,13 @@ def test_a_search_that_went_to_its_end_counts_more_than_those_that_did_not() -> 
     assert Metrics((even_launch(),), (early,)).only_at_least(METRICS["rtm"]) is False
 
 
-def test_metrics_are_found_by_their_name() -> None:
-    assert metric_named("rtm") is METRICS["rtm"]
-    with pytest.raises(KeyError, match="speed"):
-        metric_named("speed")
-
-
 @pytest.mark.parametrize(("completed", "limited"), [(2090, False), (2110, True)])
 def test_a_generator_close_to_its_ceiling_may_be_the_limit(completed: int, limited: bool) -> None:
     report = GeneratorReport(cpu_ns=0, wall_ns=3 * S, completed=completed, connections=8, ceiling_rps=1000.0)
     said = why_limited(report)
     assert (said is not None) is limited
     assert not limited or "703 req/s, over 70.0 % of the 1,000 req/s" in str(said)
-
-
-def test_a_generator_whose_ceiling_is_not_known_is_not_held_to_it() -> None:
-    assert why_limited(GeneratorReport(cpu_ns=0, wall_ns=S, completed=10**6, connections=8)) is None
+    assert why_limited(replace(report, ceiling_rps=None)) is None
 
 
 def test_launches_without_any_request_have_no_figure_but_a_reason() -> None:
@@ -358,12 +345,6 @@ def test_launches_without_any_request_have_no_figure_but_a_reason() -> None:
     for figure in ("rtm_ns", "throughput_rps", "error_ratio", "request_bytes"):
         with pytest.raises(InvalidResultError):
             getattr(empty, figure)
-
-
-def test_a_percentile_that_does_not_exist_is_refused() -> None:
-    for wrong in (0, 100, -5, 0.99):
-        with pytest.raises(ValueError, match="at least 1 and less than 100"):
-            Metrics((even_launch(),)).latency_ns(wrong)
 
 
 class TestLoadAtNmrt:
@@ -388,3 +369,119 @@ def test_each_figure_says_what_it_is() -> None:
     words = {inspect.getdoc(one) for one in figures}
     assert len(words) == len(figures) > 20
     assert "CPU time of the deployment's process tree per successful answer." in words
+
+
+def blank(kind: type) -> Any:
+    return object.__new__(kind)
+
+
+@each_row(
+    ("kind", "name", "advice"),
+    (Metrics, "p95", "use metrics.latency_ns(95)"),
+    (Metrics, "p99_ns", "use metrics.latency_ns(99)"),
+    (Metrics, "latency_p90", "use metrics.latency_ns(90)"),
+    (Metrics, "throughput", "did you mean throughput_rps?"),
+    (Perf, "assert_p95_below", "use assert_latency_below(..., percentile=95)"),
+    (Perf, "p95", "use perf.metrics.latency_ns(95)"),
+    (Perf, "assert_rtm_bellow", "did you mean assert_rtm_below?"),
+    (Perf, "xyzzy", ""),  # the message of Python
+)
+def test_missing_name_says_what_to_write(kind: type, name: str, advice: str) -> None:
+    with pytest.raises(AttributeError) as caught:
+        getattr(blank(kind), name)
+    assert str(caught.value) == f"{kind.__name__!r} object has no attribute {name!r}{advice and '; '}{advice}"
+    assert not hasattr(blank(Metrics), "__array__")
+
+
+def test_metrics_are_copied_and_pickled_as_before() -> None:
+    metrics = Metrics((even_launch(),))
+    assert copy.copy(metrics).requests == metrics.requests
+    assert pickle.loads(pickle.dumps(metrics)).requests == metrics.requests
+
+
+def test_estimate_is_not_compared_with_a_number() -> None:
+    found: Any = Estimate(4.0, 3.0, 5.0)
+    for compare in (lambda: found < 3, lambda: found <= 3, lambda: found > 3, lambda: found >= 3):
+        with pytest.raises(
+            TypeError, match=r"an Estimate is an interval and cannot be compared with 3; compare its \.v"
+        ):
+            compare()
+    assert found == Estimate(4.0, 3.0, 5.0)
+
+
+OUTCOMES = (200, 204, 299, 302, 404, 500, 503, grpc_outcome(14), *(failure.value for failure in Failure))
+ANSWER = st.tuples(st.sampled_from(OUTCOMES), st.integers(0, 4), st.sampled_from([-1, 0, 1, 3, 2**31 - 1]))
+"""Outcome, chunks and usage of an answer."""
+
+
+def metrics_of(*launches: list[tuple[int, int, int]], received_bytes: int = 500) -> Metrics:
+    """Launches of these answers, each due 10 ms after the one before."""
+    made = []
+    for answers in launches:
+        due = [START_NS + 10 * MS * number for number in range(len(answers))]
+        after = [[MS * (place + 1) for place in range(chunks)] for _, chunks, _ in answers]
+        found = streamed(due, after, outcome=[one[0] for one in answers], output_tokens=[one[2] for one in answers])
+        size = np.full(found.received_bytes.size, received_bytes, np.uint32)
+        made.append(launch(replace(found, received_bytes=size), seconds=2))
+    return Metrics(tuple(made))
+
+
+@given(st.lists(st.lists(ANSWER, max_size=40), min_size=1, max_size=2))
+@PROPERTY
+def test_every_request_due_is_judged_failed_or_named(launches: list[list[tuple[int, int, int]]]) -> None:
+    found = metrics_of(*([(200, 4, 3), *answers] for answers in launches))
+    for metric, parts in counted_requests(found).items():
+        assert sum(parts) == found.requests, f"{metric}: {parts} of {found.requests}"
+
+
+@each_row("outcome", OUTCOMES)
+def test_each_kind_of_outcome_counts_once(outcome: int) -> None:
+    found = metrics_of([(200, 4, 3)] * 3 + [(outcome, chunks, usage) for chunks in (0, 1, 4) for usage in (-1, 0, 3)])
+    assert found.requests == 12
+    for metric, parts in counted_requests(found).items():
+        assert sum(parts) == found.requests, metric
+        assert parts.failed == (0 if 200 <= outcome < 300 else 9), metric
+
+
+@each_row("failure", [failure for failure in Failure if failure.is_answer])
+def test_an_answer_that_does_not_count_is_infinitely_late_and_brings_no_token(failure: Failure) -> None:
+    good = [(200, 4, -1)] * 60
+    found, whole = metrics_of(good + [(failure, 4, -1)] * 60), metrics_of(good)
+    assert found.error_ratio.value == pytest.approx(0.5)
+    for estimate in (found.latency_ns(90), found.ttft_ns(90), found.tpot_ns(90)):
+        assert estimate.high == np.inf
+    assert found.output_tokens_rps.value <= whole.output_tokens_rps.value
+    assert found.goodput_rps("latency<1s").value == pytest.approx(whole.goodput_rps("latency<1s").value)
+
+
+def test_a_launch_without_a_stream_is_counted_beside_one_with_streams() -> None:
+    found = metrics_of([(200, 4, -1)] * 60, [(Failure.NO_STREAM, 0, -1)] * 60)
+    ttft = found.ttft_ns(50)
+    assert ttft.high == np.inf
+
+
+@each_row(
+    ("usage", "received_bytes", "tokens", "is_named"),
+    (9, 500, 9, False),
+    (500, 500, 500, False),
+    (501, 500, 4, True),
+    (2_000_000_000, 500, 4, True),
+    (0, 500, 4, True),
+    (2_000_000_000, 0, 2_000_000_000, False),
+    (-1, 500, 4, False),
+)
+def test_an_impossible_usage_is_not_believed(usage: int, received_bytes: int, tokens: int, is_named: bool) -> None:
+    found = metrics_of([(200, 4, usage)] * 20, received_bytes=received_bytes)
+    assert found.output_tokens.value == tokens
+    notes = [note for note in found.stream_notes() if "usage that cannot be" in note]
+    assert bool(notes) == is_named
+    assert not notes or notes[0].startswith("20 answers with a usage that cannot be")
+
+
+def test_notes_name_what_some_answers_have_not() -> None:
+    found = metrics_of([(200, 4, -1)] * 20 + [(200, 1, -1)] * 5 + [(200, 0, -1)] * 2)
+    assert found.stream_notes() == [
+        "answers of too few tokens are left out: of 27 answers 2 out of TTFT, 7 out of ITL and 7 out of TPOT"
+    ]
+    assert metrics_of([(200, 4, -1)] * 20).stream_notes() == []
+    assert metrics_of([(200, 1, -1)] * 20).stream_notes() == []  # then there is no TPOT, which a report shows

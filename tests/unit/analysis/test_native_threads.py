@@ -39,14 +39,8 @@ def test_a_session_with_four_threads_in_place_of_one_is_named() -> None:
     found = native_change(run(side(*ONE), side(*FOUR, seed=1)))
     assert (found.busy_before, found.busy_now, found.libraries) == (0, 3, ("onnxruntime",))
     assert (found.before_ns, found.now_ns) == pytest.approx((0.02 * MS, 1.7 * MS), rel=0.05)
-
-
-def test_such_a_session_is_named_on_a_busy_machine_too() -> None:
-    """Threads that wait actively take what other programs leave them."""
-    found = [
-        native_change(run(side(*ONE, seed=seed), side(*FOUR, noise=0.7, seed=seed + 1))) for seed in range(0, 100, 2)
-    ]
-    assert all(found)
+    for seed in range(0, 100, 2):  # and on a busy machine, where threads that wait actively take what others leave
+        assert native_change(run(side(*ONE, seed=seed), side(*FOUR, noise=0.7, seed=seed + 1)))
 
 
 @each_row(("before_ms", "now_ms"), [(1.2, 2.4), (0.25, 0.44)])  # from a tenth of the CPU time on

@@ -1,4 +1,4 @@
-"""Noise advice: what is told, from which measure on, and that a machine at rest gives no advice."""
+"""Noise advice: what is told, from which measure on, none at rest; the shares of nodes."""
 
 from dataclasses import replace
 from fnmatch import fnmatchcase
@@ -17,11 +17,12 @@ from pytest_mlpatterns.analysis.health.machine import (
     busy_on_average,
     disturbance_of,
     is_disturbed,
+    node_figures,
     noise_of,
     taken_excuse,
     why_busy_in,
 )
-from pytest_mlpatterns.records.launch import Launch, Taken
+from pytest_mlpatterns.records.launch import Launch, NodeFigures, NodeUsage, Taken
 
 
 def noisy(*, generator_ns: int = 0, **seen: Any) -> Launch:
@@ -39,6 +40,7 @@ def told(*launches: Launch) -> tuple[str, ...]:
 def test_launches_whose_processes_are_not_known_give_none() -> None:
     assert told(structs.replace(even_launch(), usage=None)) == ()
     assert told() == ()
+    assert not is_disturbed(None, 0)
 
 
 GHZ = 1_000_000_000
@@ -88,25 +90,21 @@ def test_on_a_machine_of_many_cores_a_single_busy_one_is_no_noise() -> None:
     assert told(noisy(others_cores=4.0, cores=64))
 
 
-@pytest.mark.parametrize(
-    ("others_cores", "machine_ratio", "is_busy"),
-    [(0.25, 0.9, False), (0.35, 0.9, True), (0.35, 0.55, False), (0.35, 0.65, True)],
-)
-def test_neighbours_take_time_if_they_use_a_third_of_a_core_and_few_cores_are_idle(
-    others_cores: float, machine_ratio: float, is_busy: bool
-) -> None:
-    seen = Disturbance(S, 2, others_cores, 0.0, 0.0, (0, 0), machine_ratio)
-    assert why_busy_in([seen]) == (f"other processes used {others_cores:.1f} of the 2 cores" if is_busy else None)
-
-
 @each_row(
-    ("steal", "throttled", "said"),
-    (0.019, 0.009, None),
-    (0.021, 0.0, "the host gave 2.1 % of this machine's time to other machines"),
-    (0.0, 0.011, "a CPU limit of the container stopped it for 1.1 % of the time"),
+    ("others_cores", "steal", "throttled", "machine_ratio", "said"),
+    (0.25, 0.0, 0.0, 0.9, None),
+    (0.35, 0.0, 0.0, 0.9, "other processes used 0.3 of the 2 cores"),
+    (0.35, 0.0, 0.0, 0.55, None),
+    (0.35, 0.0, 0.0, 0.65, "other processes used 0.3 of the 2 cores"),
+    (0.0, 0.019, 0.009, 0.0, None),
+    (0.0, 0.021, 0.0, 0.0, "the host gave 2.1 % of this machine's time to other machines"),
+    (0.0, 0.0, 0.011, 0.0, "a CPU limit of the container stopped it for 1.1 % of the time"),
 )
-def test_a_host_takes_time_from_2_percent_and_a_limit_from_1(steal: float, throttled: float, said: str | None) -> None:
-    assert why_busy_in([Disturbance(S, 2, 0.0, steal, throttled, (0, 0))]) == said
+def test_neighbours_take_time_from_a_third_of_a_core_a_host_from_2_percent_and_a_limit_from_1(
+    others_cores: float, steal: float, throttled: float, machine_ratio: float, said: str | None
+) -> None:
+    """Neighbours only if few cores are idle."""
+    assert why_busy_in([Disturbance(S, 2, others_cores, steal, throttled, (0, 0), machine_ratio)]) == said
 
 
 def test_a_machine_is_busy_on_average_or_not_at_all() -> None:
@@ -118,21 +116,12 @@ def test_a_machine_is_busy_on_average_or_not_at_all() -> None:
     assert busy_on_average([]) is None
 
 
-def test_a_frequency_that_changed_between_launches_is_told() -> None:
-    assert told(noisy(frequency_hz=(2_000_000_000,)), noisy(frequency_hz=(3_000_000_000,)))
-
-
 def test_launches_count_by_their_length() -> None:
     short = structs.replace(
         noisy(others_cores=2.0), window=structs.replace(even_launch().window, end_ns=even_launch().window.start_ns)
     )
     assert told(noisy(), short) == ()
     assert told(noisy(), noisy(others_cores=0.8))
-
-
-def test_everything_at_once_is_a_sentence_each() -> None:
-    launch = noisy(others_cores=1.0, steal_cores=0.5, throttled=0.5, frequency_hz=(1_000_000_000, 2_000_000_000))
-    assert len(told(launch)) == 4
 
 
 def test_a_disturbance_is_of_the_window_alone() -> None:
@@ -160,10 +149,6 @@ def test_a_block_is_disturbed_by_others_and_by_the_host(
     assert is_disturbed(block, generator_ns) is expected
 
 
-def test_a_block_of_processes_that_are_not_known_is_not_disturbed() -> None:
-    assert not is_disturbed(None, 0)
-
-
 @PROPERTY
 @given(st.floats(0, 4), st.floats(0, 4))
 def test_more_of_others_never_takes_the_advice_away(less: float, more: float) -> None:
@@ -185,3 +170,53 @@ def test_the_machines_busy_time_belongs_to_all_its_cores_whatever_the_quota_of_t
     launch = even_launch(used=usage(1.0, 32.0, cores=2, of_machine=64))
     found = disturbance_of(launch.usage, launch.window, 0)
     assert (found.cores, found.machine_ratio) == (64, pytest.approx(0.5))
+
+
+MIB = 2**20
+
+
+def launch_on(*nodes: tuple[str, float, float]) -> Launch:
+    """A launch whose nodes have an address, a share of their four cores that replicas used, and one of Ray's."""
+    one = even_launch(used=usage())
+    time_ns = one.usage.time_ns
+    elapsed = time_ns - time_ns[0]
+    used = tuple(
+        NodeUsage(
+            node=node,
+            cores=4.0,
+            replicas=number + 1,
+            cpu_ns=(elapsed * 4 * share).astype(np.int64),
+            rss_bytes=np.full(time_ns.shape, (number + 1) * 100 * MIB, dtype=np.int64),
+            serve_cpu_ns=(elapsed * 4 * of_serve).astype(np.int64),
+        )
+        for number, (node, share, of_serve) in enumerate(nodes)
+    )
+    return structs.replace(one, usage=replace(one.usage, nodes=used))
+
+
+def test_a_node_is_described_by_its_shares_and_its_memory_in_the_launches_that_used_it() -> None:
+    one, other, elsewhere = ("10.0.0.1", 0.25, 0.05), ("10.0.0.2", 0.5, 0.0), ("10.0.0.3", 0.6, 0.1)
+    first, second, third = node_figures([launch_on(one, other), launch_on(elsewhere)])
+    assert first == NodeFigures("10.0.0.1", 4.0, 1, pytest.approx(0.25), 100 * MIB, pytest.approx(0.05))
+    assert second == NodeFigures("10.0.0.2", 4.0, 2, pytest.approx(0.5), 200 * MIB, 0.0)
+    assert (third.node, third.cpu_share) == ("10.0.0.3", pytest.approx(0.6))
+    assert node_figures([even_launch(used=usage()), even_launch()]) == ()
+
+
+def test_several_launches_are_averaged_by_the_length_of_their_windows() -> None:
+    short = launch_on(("10.0.0.1", 0.2, 0.1))
+    long = launch_on(("10.0.0.1", 0.5, 0.4))
+    window = short.window
+    short = structs.replace(short, window=structs.replace(window, end_ns=window.start_ns + window.duration_ns // 2))
+    (found,) = node_figures([short, long])
+    assert found.cpu_share == pytest.approx((0.2 + 2 * 0.5) / 3, rel=1e-3)
+    assert found.serve_cpu_share == pytest.approx((0.1 + 2 * 0.4) / 3, rel=1e-3)
+
+
+def test_a_window_between_two_readings_takes_the_memory_of_all() -> None:
+    one = launch_on(("10.0.0.1", 0.2, 0.1))
+    start = int(one.usage.time_ns[0]) + 1
+    (found,) = node_figures(
+        [structs.replace(one, window=structs.replace(one.window, start_ns=start, end_ns=start + S // 1000))]
+    )
+    assert found.peak_rss_bytes == 100 * MIB

@@ -103,12 +103,14 @@ def test_the_answer_is_the_rate_of_the_long_run_and_its_error_is_stated(
 
 
 def test_each_window_has_arrivals_of_its_own_and_a_warm_up_that_forgets_the_empty_queue() -> None:
-    service = SimulatedService(Queue(100), 0.05, 95, seed=1)
+    service, hurried = (SimulatedService(Queue(100), 0.05, 95, seed=1, left_s=left_s) for left_s in (FULL, 0.0))
     service.search()
     assert [plan.number for plan in service.plans] == list(range(len(service.plans)))
     assert len(service.plans) >= 3
     assert all(plan.warmup_s > 0.3 for plan in service.plans if plan.rate_rps > 60)
     assert service.left_s > -1
+    hurried.search()
+    assert len(hurried.plans) == 3, "without time"
 
 
 def test_a_further_search_begins_where_the_last_one_ended() -> None:
@@ -181,17 +183,16 @@ def one_long(longest_s: float, left_s: float, made: list[ProbePlan]) -> Found:
     return highest_rate(make, Objective.of(95, 10_000_000), ReferenceQueue(400.0, 1), left_s=lambda: left_s)
 
 
-@pytest.mark.parametrize(("longest_s", "windows"), [(0.015, 4), (0.011, 3)])
-def test_a_request_that_takes_five_times_as_long_as_nine_in_ten_is_a_pause(longest_s: float, windows: int) -> None:
+@each_row(
+    ("longest_s", "left_s", "is_pause", "windows"),
+    [(0.015, 0.0, True, 4), (0.011, 0.0, False, 3), (0.5, 99.0, False, 11)],
+)
+def test_a_request_that_takes_five_times_as_long_as_nine_in_ten_is_a_pause_but_one_beside_ten_windows_is_chance(
+    longest_s: float, left_s: float, is_pause: bool, windows: int
+) -> None:
     made = list[ProbePlan]()
-    assert (one_long(longest_s, 0.0, made).pauses is not None) is (windows == 4)
-    assert len(made) == windows, "the window is measured again"
-
-
-def test_one_pause_beside_ten_windows_without_is_chance() -> None:
-    made = list[ProbePlan]()
-    assert one_long(0.5, 99.0, made).pauses is None
-    assert len(made) > 10
+    assert (one_long(longest_s, left_s, made).pauses is not None) is is_pause
+    assert len(made) >= windows if left_s else len(made) == windows, "the window is measured again"
 
 
 def searched(rate: float, windows: int = 0) -> Capacity:
@@ -256,24 +257,19 @@ def constant(share: float, **more: Any) -> Callable[[ProbePlan], Probe]:
     return make
 
 
-def test_nothing_is_found_above_the_capacity() -> None:
+def test_nothing_is_found_above_the_capacity_or_a_rate_that_is_sustained_whatever_its_latency() -> None:
     assert search(constant(0.0), limit_ns=S).rate.value <= 400.0
-
-
-def test_a_rate_that_is_not_sustained_is_the_end_of_the_search_whatever_its_latency() -> None:
     found = search(constant(0.0, answered_rps=lambda plan: 300.0 if plan.rate_rps > 300 else None), limit_ns=S)
     assert found.limited is None
     assert 240 < found.rate.value <= 300
 
 
-def test_an_objective_that_no_rate_keeps_gives_nothing() -> None:
-    found = search(constant(1.0))
-    assert (found.rate.value, found.limited) == (0.0, None)
-
-
-def test_a_probe_limited_by_the_generator_ends_the_search_and_says_so() -> None:
-    found = search(constant(0.0, limited="behind"))
-    assert (found.rate.value, found.limited) == (0.0, "behind")
+@each_row(("share", "limited"), [(1.0, None), (0.0, "behind")])
+def test_an_objective_that_no_rate_keeps_or_a_generator_that_is_the_limit_gives_nothing(
+    share: float, limited: str | None
+) -> None:
+    found = search(constant(share, limited=limited))
+    assert (found.rate.value, found.limited) == (0.0, limited)
 
 
 def test_requests_that_were_sent_late_decide_nothing_by_their_lateness() -> None:
@@ -284,12 +280,6 @@ def test_requests_that_were_sent_late_decide_nothing_by_their_lateness() -> None
 
     limited = search(make).limited
     assert "the load generator sent too late to tell whether p95<10.0ms holds at " in limited
-
-
-def test_without_time_three_windows_are_measured() -> None:
-    service = SimulatedService(Queue(100), 0.05, 95, seed=1, left_s=0.0)
-    service.search()
-    assert len(service.plans) == 3
 
 
 def test_an_objective_of_streams_needs_no_relation_between_its_time_and_the_service_time() -> None:

@@ -86,14 +86,9 @@ def test_a_service_that_answered_half_in_time_has_recovered_once_it_does_so_agai
 def test_the_two_kinds_of_service_are_told_apart() -> None:
     assert measured().behaviour is Behaviour.COLLAPSES
     assert measured(places=10).behaviour is Behaviour.SHEDS
+    assert measured(places=60).behaviour is Behaviour.COLLAPSES, "its queue is longer than the objective allows"
     assert measured(limit_ns=10 * S).behaviour is Behaviour.HOLDS
     assert measured(ratios=(0.5, 0.8, 1.0, 1.07)).behaviour is Behaviour.DEGRADES
-
-
-def test_a_queue_that_is_longer_than_the_objective_allows_collapses_although_it_is_bounded() -> None:
-    found = measured(places=60)
-    assert found.behaviour is Behaviour.COLLAPSES
-    assert found.peak.rejected_ratio > 0.3
 
 
 def test_requests_that_are_given_up_are_counted_as_timed_out() -> None:
@@ -165,7 +160,6 @@ def test_several_measurements_share_their_error_and_differ_by_a_launch() -> None
     (10, 1.0, 1.0, Outcome.PASS),
     (None, 12.0, 13.0, Outcome.PASS),
     (None, 12.0, 10.0, Outcome.INCONCLUSIVE),
-    (None, 12.0, 9.0, Outcome.INCONCLUSIVE),
     (None, 12.0, 5.0, Outcome.FAIL),
     (None, 6.0, 5.0, Outcome.FAIL),
     (None, 6.0, 8.0, Outcome.INCONCLUSIVE),

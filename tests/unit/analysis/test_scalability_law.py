@@ -41,24 +41,19 @@ def test_what_fits_nearly_as_well_lies_on_both_sides_of_what_fits_best() -> None
         assert found.high - found.value == pytest.approx(found.value - found.low, rel=0.01)
 
 
-def test_two_numbers_of_replicas_leave_the_coherency_open() -> None:
+def test_two_numbers_of_replicas_leave_the_coherency_open_and_predict_nothing_beyond_them() -> None:
     fitted = fit_law({1: [100.0, 101.0], 2: [180.0, 181.0]})
     assert fitted.best.coherency == 0
     assert fitted.coherency.high == math.inf
     assert fitted.contention.low == 0  # all of it may be coherency
     assert 0.11 < fitted.contention.high < 0.2
     assert fitted.capacity_rps(2).value == pytest.approx(180.5, rel=0.01)
-
-
-def test_two_numbers_of_replicas_predict_nothing_beyond_them() -> None:
-    fitted = fit_law({1: [100.0, 101.0], 2: [180.0, 181.0]})
-    reason = (
-        "are beyond the two numbers of replicas that were measured, 1 and 2, which cannot tell contention from "
-        "coherency; measure a third number, as replicas=(1, 2, 4)"
-    )
     with pytest.raises(TooFewSamplesError) as caught:
         fitted.capacity_rps(3)
-    assert str(caught.value) == f"3 replicas {reason}"
+    assert str(caught.value) == (
+        "3 replicas are beyond the two numbers of replicas that were measured, 1 and 2, which cannot tell contention "
+        "from coherency; measure a third number, as replicas=(1, 2, 4)"
+    )
     with pytest.raises(TooFewSamplesError, match=r"450 req/s \(1\d\d req/s are sure\) are beyond the two numbers"):
         fitted.replicas_for(450)
     assert fitted.replicas_for(150).value == 2

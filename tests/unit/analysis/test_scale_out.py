@@ -143,10 +143,7 @@ class TestScaling:
 
     def test_notes_say_why_it_is_not_known(self) -> None:
         found = Scaling((self.STEP,), 2, (), "the kernel spreads the requests")
-        assert describe_scaling(found.record)[-1] == (
-            "the scale-out time is not known: the kernel spreads the requests"
-        )
-        assert (
-            "did not carry its share"
-            in describe_scaling(replace(found, scale_outs=(added(load([0] * 300)),)).record)[-1]
-        )
+        why = "the scale-out time is not known: the kernel spreads the requests"
+        assert describe_scaling(found.record)[-1] == why
+        never = replace(found, scale_outs=(added(load([0] * 300)),))
+        assert "did not carry its share" in describe_scaling(never.record)[-1]

@@ -7,6 +7,7 @@ from support.queueing import Queue, served_ns
 from support.synthetic import MS, S
 
 from pytest_mlpatterns.analysis.capacity.service_times import Served, rate_by_service_times, shares_with_pauses
+from pytest_mlpatterns.records.launch import LaunchValue
 
 
 @pytest.mark.parametrize("servers", [1, 2, 4])
@@ -80,18 +81,14 @@ def in_turns(requests: int, seed: int = 1) -> np.ndarray:
     return np.repeat(turns, 50)[:requests] * MS
 
 
-def test_times_that_resemble_those_before_them_keep_their_order() -> None:
-    found = rate_by_service_times([in_turns(100_000)], 1, limit_ns=50 * MS, allowed=0.05)
-    assert found.value == pytest.approx(43.0, rel=0.06), "by simulation; the same times in any order allow 60 a second"
+def test_times_that_resemble_those_before_them_keep_their_order_and_the_error_of_runs() -> None:
+    def found(takes_ns: np.ndarray) -> LaunchValue:
+        return rate_by_service_times([takes_ns], 1, limit_ns=50 * MS, allowed=0.05)
 
-
-def test_the_error_of_such_times_is_that_of_runs_and_not_of_requests() -> None:
-    def error(takes_ns: np.ndarray) -> float:
-        found = rate_by_service_times([takes_ns], 1, limit_ns=50 * MS, allowed=0.05)
-        return found.relative_error
-
-    takes_ns = in_turns(1000)
-    assert error(takes_ns) > 4 * error(np.random.default_rng(2).permutation(takes_ns))
+    rate = found(in_turns(100_000)).value
+    assert rate == pytest.approx(43.0, rel=0.06), "by simulation; the same times in any order allow 60 a second"
+    takes_ns, mixed = in_turns(1000), np.random.default_rng(2).permutation(in_turns(1000))
+    assert found(takes_ns).relative_error > 4 * found(mixed).relative_error
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from pytest_mlpatterns.records.samples import Samples, Window
 WINDOW = Window(START_NS, START_NS + 3 * S)
 TIMEOUT_NS = 10 * S
 LATENCY_NS = 5 * MS
+TIMEOUT = Failure.TIMEOUT
 
 
 def closed_loop(
@@ -41,47 +42,37 @@ def silence(of: Samples, think_ns: int | None = 0) -> Silence:
     return silence_of(of, WINDOW, think_ns=think_ns)
 
 
-@pytest.mark.parametrize("callers", [2, 4, 64])
-def test_a_service_that_deadlocks_in_the_window_is_certain_whatever_share_of_its_requests_failed(callers: int) -> None:
-    found = silence(closed_loop(callers, hangs_at=dict.fromkeys(range(callers), 2 * S)))
-    assert found.is_certain
-    assert found.failed == callers
-    assert found.describe(WINDOW, TIMEOUT_NS) == (
-        f"no answer since 2.00 s of the window: all {callers} callers timed out after 10.0 s"
-    )
-
-
-def test_a_service_that_never_answers_in_the_window_is_certain_although_no_request_was_due() -> None:
-    found = silence(closed_loop(4, hangs_at=dict.fromkeys(range(4), -100 * MS)))
-    assert (found.requests, found.is_certain) == (0, True)
-    assert found.describe(WINDOW, TIMEOUT_NS) == ("no answer in the whole window: all 4 callers timed out after 10.0 s")
-
-
-def test_the_only_caller_that_waits_in_the_whole_window_is_certain_too() -> None:
-    found = silence(closed_loop(1, hangs_at={0: -100 * MS}))
-    assert found.is_certain
-    assert found.describe(WINDOW, TIMEOUT_NS).endswith("the only caller timed out after 10.0 s")
-
-
-def test_responses_that_do_not_end_after_their_last_event_are_told_apart_from_time_outs() -> None:
-    ended = silence(closed_loop(4, hangs_at=dict.fromkeys(range(4), 1 * S), outcome=Failure.NOT_ENDED))
-    assert ended.is_certain
-    assert ended.describe(WINDOW, TIMEOUT_NS) == (
-        "no response ended since 1.00 s of the window: all 4 callers got [DONE], and no end of HTTP in 10.0 s"
-    )
-
-
-def test_the_only_caller_of_a_loop_may_have_met_the_one_request_that_hangs() -> None:
-    found = silence(closed_loop(1, hangs_at={0: 2 * S}))
-    assert (found.everyone, found.is_certain, found.is_suspected) == (True, False, True)
-
-
-def test_one_hanging_request_of_several_callers_is_only_suspected() -> None:
-    found = silence(closed_loop(4, hangs_at={2: S}))
-    assert (found.everyone, found.is_certain, found.is_suspected) == (False, False, True)
-    assert found.describe(WINDOW, TIMEOUT_NS) == (
-        "the service no longer answers: 1 last request without an answer (time-out: 1)"
-    )
+@each_row(
+    ("callers", "hang", "at_ns", "outcome", "is_certain", "said"),
+    *(
+        (count, count, 2 * S, TIMEOUT, True, f"no answer since 2.00 s of the window: all {count} callers timed out")
+        for count in (2, 4, 64)  # whatever share of the requests failed
+    ),
+    (4, 4, -100 * MS, TIMEOUT, True, "no answer in the whole window: all 4 callers timed out"),  # and none was due
+    (1, 1, -100 * MS, TIMEOUT, True, "no answer in the whole window: the only caller timed out"),
+    (4, 4, 0, TIMEOUT, True, "all 4 callers timed out"),  # they asked once
+    (
+        4,
+        4,
+        S,
+        Failure.NOT_ENDED,
+        True,
+        "no response ended since 1.00 s of the window: all 4 callers got [DONE], and no",
+    ),
+    (1, 1, 2 * S, TIMEOUT, False, ""),  # the only caller may have met the one request that hangs
+    (4, 1, S, TIMEOUT, False, "the service no longer answers: 1 last request without an answer (time-out: 1)"),
+)
+def test_a_service_that_answers_no_caller_any_more_is_certain(
+    callers: int, hang: int, at_ns: int, outcome: Failure, is_certain: bool, said: str
+) -> None:
+    found = silence(closed_loop(callers, hangs_at=dict.fromkeys(range(hang), at_ns), outcome=outcome))
+    assert (found.everyone, found.is_certain) == (hang == callers, is_certain)
+    assert is_certain or found.is_suspected
+    assert said in found.describe(WINDOW, TIMEOUT_NS)
+    assert "after 10.0 s" in found.describe(WINDOW, TIMEOUT_NS) or "timed out" not in said
+    assert not is_certain or found.failed == min(hang, found.requests)
+    pause = silence(closed_loop(4, hangs_at=dict.fromkeys(range(4), 2950 * MS), timeout_ns=100 * MS))
+    assert (pause.everyone, pause.is_certain, pause.is_suspected) == (True, False, True)
 
 
 @each_row(
@@ -98,10 +89,11 @@ def test_answers_within_the_time_out_are_no_silence(of: Samples, think_ns: int |
     assert silence_of(of, WINDOW, think_ns=think_ns) is None
 
 
-def test_a_request_that_hung_in_the_middle_of_the_window_is_none() -> None:
+def test_a_request_that_hung_in_the_middle_of_the_window_is_none_and_any_status_is_an_answer() -> None:
     due = START_NS + np.arange(3000) * MS
-    outcome = np.where(np.arange(3000) == 100, Failure.TIMEOUT, 200)
-    assert silence_of(samples(due, 2 * MS, outcome=outcome), WINDOW, think_ns=0) is None
+    hung = np.where(np.arange(3000) == 100, Failure.TIMEOUT, 200)
+    for outcome in (hung, 503):
+        assert silence_of(samples(due, 2 * MS, outcome=outcome), WINDOW, think_ns=0) is None
 
 
 def test_callers_that_pause_after_an_answer_have_not_asked_again() -> None:
@@ -127,23 +119,11 @@ def test_a_service_that_is_gone_refuses_every_request(outcome: Failure) -> None:
     )
 
 
-def test_a_pause_of_the_service_at_the_end_of_the_window_is_only_suspected() -> None:
-    hangs = dict.fromkeys(range(4), 2950 * MS)
-    found = silence(closed_loop(4, hangs_at=hangs, timeout_ns=100 * MS))
-    assert (found.everyone, found.is_certain, found.is_suspected) == (True, False, True)
-
-
 def test_where_nothing_succeeded_or_much_failed_their_number_says_it() -> None:
     never = silence(closed_loop(4, hangs_at=dict.fromkeys(range(4), -S), timeout_ns=500 * MS))
     assert (never.is_certain, never.is_suspected) == (False, False)
     closes = silence(closed_loop(2, hangs_at={0: S}, outcome=Failure.CLOSED, timeout_ns=20 * MS))
     assert (closes.is_certain, closes.is_suspected) == (False, False)
-
-
-def test_callers_that_asked_once_in_the_window_and_got_no_answer_are_certain() -> None:
-    found = silence(closed_loop(4, hangs_at=dict.fromkeys(range(4), 0)))
-    assert found.failed == found.requests == found.waiting == 4
-    assert found.is_certain
 
 
 def test_an_open_loop_is_never_certain() -> None:
@@ -158,8 +138,3 @@ def test_the_request_and_the_address_of_one_more_are_those_of_the_last_answer_an
     answered = closed_loop(2, hangs_at={0: S, 1: S})
     assert found.request == answered.request[answered.succeeded][-1]
     assert found.target == 0
-
-
-def test_any_status_is_an_answer() -> None:
-    due = START_NS + np.arange(300) * 10 * MS
-    assert silence_of(samples(due, MS, outcome=503), WINDOW, think_ns=0) is None

@@ -60,6 +60,7 @@ class TestImpact:
         found = impact(NOTHING)
         assert found.hurt <= 2
         assert found.recovery_ns == 0
+        assert StepImpact.from_json(found.to_json()) == found
         assert found.requests == pytest.approx(240, rel=0.2)
 
     def test_a_service_that_stays_slow_is_not_well_again(self) -> None:
@@ -91,11 +92,8 @@ class TestImpact:
         assert first.watched_end_ns == second.step.begin_ns
         assert second.reference.start_ns == pytest.approx(START_NS + 1.4 * S, abs=0.05 * S)
         assert second.reference.end_ns == second.step.begin_ns
-
-    def test_one_right_after_another_is_compared_with_the_time_before_that(self) -> None:
-        launch = stepped_launch(Step(blocked_s=0.4), Step(begin_s=1.42, name="again"))
-        first, second = around_steps([launch])
-        assert second.reference == first.reference
+        first, at_once = around_steps([stepped_launch(Step(blocked_s=0.4), Step(begin_s=1.42, name="again"))])
+        assert at_once.reference == first.reference, "right after another: with the time before that"
 
     def test_a_step_at_once_has_nothing_before_it(self) -> None:
         (found,) = around_steps([stepped_launch(Step(begin_s=0.0))])
@@ -107,10 +105,6 @@ class TestImpact:
         absolute = HurtLimit(99, None, 40 * MS)
         assert impacts_of([found], absolute)[0].limit_ns == 40 * MS
         assert found.recovery_ns(absolute) == 0
-
-    def test_values_travel(self) -> None:
-        found = impact(Step(blocked_s=0.2))
-        assert StepImpact.from_json(found.to_json()) == found
 
     def test_in_words(self) -> None:
         assert describe_impact(impact(NOTHING)).startswith(("none of", "1 of", "2 of"))
@@ -199,21 +193,16 @@ class TestVerdicts:
         assert is_failed_anyway(found, USUAL_LIMIT, 0.01)
         assert not is_failed_anyway(calm, USUAL_LIMIT, 0)
 
-    @pytest.mark.parametrize(
-        ("most", "outcome"), [(0.5, Outcome.PASS), (0.05, Outcome.FAIL), (0.19, Outcome.INCONCLUSIVE)]
-    )
+    @each_row(("most", "outcome"), [(0.5, Outcome.PASS), (0.05, Outcome.FAIL), (0.19, Outcome.INCONCLUSIVE)])
     def test_a_share_of_lost_requests_has_an_interval(self, most: float, outcome: Outcome) -> None:
         found = around_steps(stepped_launches(Step(blocked_s=0.5, lost=0.5), 2))
         assert judge_errors(found, USUAL_LIMIT, most, confidence=0.98).outcome is outcome
 
-    @pytest.mark.parametrize(
-        ("within_s", "outcome"), [(1.0, Outcome.PASS), (0.2, Outcome.FAIL), (0.5, Outcome.INCONCLUSIVE)]
-    )
+    @each_row(("within_s", "outcome"), [(1.0, Outcome.PASS), (0.2, Outcome.FAIL), (0.5, Outcome.INCONCLUSIVE)])
     def test_the_time_until_it_is_well_again_has_an_interval(self, within_s: float, outcome: Outcome) -> None:
         found = around_steps(stepped_launches(Step(blocked_s=0.5, length_s=0.5), 3))
         verdict = judge_step_recovery(found, USUAL_LIMIT, within_s * S)
-        assert verdict.outcome is outcome
-        assert (verdict.metric, verdict.against) == ("recovery", "limit")
+        assert (verdict.outcome, verdict.metric, verdict.against) == (outcome, "recovery", "limit")
         assert "after the step reload began" in verdict.reason
 
     def test_one_that_is_never_well_again_fails_within_the_time_that_it_was_watched(self) -> None:
