@@ -151,23 +151,15 @@ def test_a_summary_of_good_results_has_nothing_below_its_table() -> None:
     assert len(summary([result(verdicts=(SAME,)), result(verdicts=(WITHIN,))], 160)) == 3
 
 
-@pytest.mark.parametrize(
-    ("count", "line"),
-    [
-        (1, "1 test has no baseline yet; record it: pytest --perf-baseline update"),
-        (3, "3 tests have no baseline yet; record it: pytest --perf-baseline update"),
-    ],
-)
-def test_tests_without_a_baseline_are_counted_in_one_line(count: int, line: str) -> None:
+@each_row(("count", "tests"), [(1, "1 test has"), (3, "3 tests have")])
+def test_tests_without_a_baseline_are_counted_in_one_line(count: int, tests: str) -> None:
     lines = summary([result(baseline_note="no baseline", baseline_gap=BaselineGap.ABSENT)] * count + [result()], 160)
+    line = f"{tests} no baseline yet; record it: pytest --perf-baseline update"
     assert lines[-1] == line
-
-
-def test_a_test_that_may_have_another_name_in_the_baseline_says_so_beside_that_line() -> None:
     note = "no baseline (perf-baseline.json has test_perf.py::test_old, which no longer exists: rename the entry there)"
-    lines = summary([result(baseline_note=note, baseline_gap=BaselineGap.ABSENT)], 160)
+    lines = summary([result(baseline_note=note, baseline_gap=BaselineGap.ABSENT)] * count, 160)
     assert f"  {note}" in lines
-    assert "1 test has no baseline yet; record it: pytest --perf-baseline update" in lines
+    assert line in lines
 
 
 @each_row(
@@ -178,18 +170,14 @@ def test_a_test_that_may_have_another_name_in_the_baseline_says_so_beside_that_l
     (-0.05, 0.04, {}, True),
     (-0.2, 0.25, {}, False),
     (-0.3, 0.1, {"baseline_note": "baseline of another machine, scaled"}, False),
+    (-0.2, 0.1, {"verdicts": (verdict(Outcome.PASS, against="limit", change=(-0.3, -0.4, -0.2)),)}, False),
 )
 def test_a_test_that_is_surely_better_than_its_tolerance_is_offered_to_be_recorded(
     high: float, tolerance: float, changes: dict[str, object], said: bool
 ) -> None:
     better = verdict(Outcome.PASS, change=(-0.3, -0.4, high))
-    text = "\n".join(summary([result(verdicts=(better,), tolerance=tolerance, **changes)], 160))
-    assert ("record it: --perf-baseline update" in text) is said
-
-
-def test_only_an_improvement_over_the_baseline_is_suggested_for_recording() -> None:
-    faster = verdict(Outcome.PASS, against="limit", change=(-0.3, -0.4, -0.2))
-    assert "record it" not in "\n".join(summary([result(verdicts=(faster,))], 160))
+    one = result(**{"verdicts": (better,), "tolerance": tolerance, **changes})
+    assert ("record it: --perf-baseline update" in "\n".join(summary([one], 160))) is said
 
 
 def test_what_a_reader_of_the_comparison_has_to_know_is_said() -> None:

@@ -138,6 +138,6 @@ def test_the_dashboard_asks_for_what_is_exported() -> None:
     assert len(asked) >= 5
 
 
-@pytest.mark.parametrize("text", ["a\nb", 'a"b', "a\\b", "ä€"])
+@each_row("text", ["a\nb", 'a"b', "a\\b", "ä€"])
 def test_any_text_is_a_label(text: str) -> None:
     assert samples(written(result(text)))["mlpatterns_throughput_requests_per_second"][0][0]["test"] == text
