@@ -241,10 +241,7 @@ def is_of_interrupt(error: BaseException | None) -> bool:
 
 
 def missing_extra(what: str, package: str, extra: str) -> str:
-    """The message about an optional package that is not installed.
-
-    ``what``: what needs it, in the user's words, such as ``"Cached(store='redis://localhost')"``.
-    """
+    """The message about an optional package that is not installed."""
     return (
         f"{what} needs the package {package}, which is not installed; "
         f"install it: pip install 'pytest-mlpatterns[{extra}]'"

@@ -107,11 +107,7 @@ class BaselineFile(Struct, frozen=True):
 
 
 def read_baselines(path: Path, *, name: str = "", option: str = "--perf-baseline-file") -> Baselines:
-    """Read a baseline file; an absent one is empty.
-
-    ``name``: of the file in messages; empty for its path. ``option``: that names another file, for messages; empty if
-    none does.
-    """
+    """Read a baseline file; an absent one is empty."""
     name = name or str(path)
     try:
         content = read_text(path)

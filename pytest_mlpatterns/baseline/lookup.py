@@ -53,10 +53,7 @@ class BaselineLookup:
         self._entries = entries
 
     def match(self, test: str, setup: Setup, cluster: str = "") -> BaselineMatch:
-        """Find the entry that a test is compared with.
-
-        ``cluster``: node types and counts of the cluster that takes part; empty without one.
-        """
+        """Find the entry that a test is compared with."""
         mode = BaselineMode.CHECK if self._run.baseline is BaselineMode.PRUNE else self._run.baseline
         if self._run.smoke or mode in (BaselineMode.OFF, BaselineMode.UPDATE):
             return BaselineMatch(setup, mode)

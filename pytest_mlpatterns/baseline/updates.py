@@ -197,10 +197,7 @@ def _is_better(verdict: Verdict, tolerance: float) -> bool:
 
 
 def reasons_not_to_record(result: TestResult) -> tuple[str, ...]:
-    """Why a measurement should be repeated before it is recorded, a phrase each; empty if it was sound.
-
-    ``result``: of one test; a failed test has at least one reason.
-    """
+    """Why a measurement should be repeated before it is recorded, a phrase each; empty if it was sound."""
     failed = ("the test failed",) if result.outcome is State.FAILED and not result.advisory else ()
     return (*failed, *disturbances(result))
 

@@ -155,10 +155,7 @@ def _search_times(options: argparse.Namespace) -> tuple[int, int]:
 
 
 def _require_here(test: str, project: Path) -> None:
-    """Check that the file of a test is not one that lies at this path from the top of the repository only.
-
-    ``project``: the working directory, to which ids are relative.
-    """
+    """Check that the file of a test is not one that lies at this path from the top of the repository only."""
     from pytest_mlpatterns.system.git import Git
 
     file, *name = test.split("::", 1)

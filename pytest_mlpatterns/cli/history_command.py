@@ -74,10 +74,7 @@ class HistoryPlace(Struct, frozen=True):
 
 
 def history_place(named_by_option: str | None) -> HistoryPlace:
-    """The history that a command in the working directory is about.
-
-    ``named_by_option``: what the option names; None if it was not given.
-    """
+    """The history that a command in the working directory is about."""
     from pytest_mlpatterns.config.run_settings import refuse_notes
     from pytest_mlpatterns.history.file import History
 

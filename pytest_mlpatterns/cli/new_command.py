@@ -52,10 +52,7 @@ _BODY = """    perf.assert_rtm_below("1s")  # write the limit of your service; p
 
 
 def first_test(subject: Subject, folder: str = "") -> str:
-    """The text of a test file.
-
-    ``folder``: of the test file, relative to the directory that file names are relative to.
-    """
+    """The text of a test file."""
     imports, parts = {"pytest"}, []
     if subject.kind in _FILES:
         imports.add("pathlib")

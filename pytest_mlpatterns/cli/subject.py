@@ -64,10 +64,7 @@ class Subject(Record, frozen=True):
 
 
 def requested(kind: SubjectKind, name: str, path: str, *, is_local: bool = False) -> Subject:
-    """An application or an address with its requests: a GET of the top, or bodies to the path that is named.
-
-    ``path``: the path that takes the requests; empty if none is named.
-    """
+    """An application or an address with its requests: a GET of the top, or bodies to the path that is named."""
     inputs = SampleInputs(InputKind.UNKNOWN if path else InputKind.GET, is_guess=True)
     return Subject(kind, name, inputs, path=path or "/", is_local=is_local)
 

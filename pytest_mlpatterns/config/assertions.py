@@ -77,11 +77,7 @@ def read_metric(name: object, where: str) -> Metric:
 def directed(
     metric: Metric, better: Literal["lower", "higher"] | None, where: str, *, write: str, advice: str = ""
 ) -> Metric:
-    """The metric with the direction of its limit, which only a figure of answers leaves open.
-
-    ``better``: the direction; None if what was given has none. ``where``: how the message begins. ``write``: what gives
-    the direction of the metric. ``advice``: how the message ends.
-    """
+    """The metric with the direction of its limit, which only a figure of answers leaves open."""
     if better and isinstance(metric.kind, FigureOfAnswers):
         return replace(metric, better=better)
     if metric.better != better:
@@ -273,10 +269,7 @@ def read_margin(by: object, name: str) -> float:
 
 
 def read_metrics(names: Sequence[str], argument: str) -> list[Metric]:
-    """The metrics of a comparison, by name.
-
-    ``argument``: where they come from, for messages; ``...`` in it is replaced.
-    """
+    """The metrics of a comparison, by name."""
     known = comparable_metrics()
     for name in names if isinstance(names, list | tuple | set | frozenset) else [names]:
         if name is names or not is_comparable(name):

@@ -177,10 +177,7 @@ class _Given(Struct, frozen=True):
         return file
 
     def require_apart(self, files: Mapping[str, Path | None]) -> None:
-        """Check that no two files are one, since the last one written would be all that is left.
-
-        ``files``: by the name of the option; None for one that is not written.
-        """
+        """Check that no two files are one, since the last one written would be all that is left."""
         known: dict[str, str] = {}
         for name, file in files.items():
             if file is None or (file.exists() and not file.is_file()):
@@ -236,10 +233,7 @@ class _Given(Struct, frozen=True):
         return self.path("history")
 
     def history_fail(self, history: Path | None) -> HistoryFail:
-        """Which changes in the history fail the run.
-
-        ``history``: its file; None without one, which a run without the one of CI has in an ini file.
-        """
+        """Which changes in the history fail the run."""
         chosen = self.choice("history-fail", HistoryFail.NEVER)
         if chosen is HistoryFail.NEW and not history and self.options.get("history-fail"):
             raise SettingError(

@@ -190,10 +190,7 @@ class RunOfLines(Struct, frozen=True):
 def lines_of(
     results: Sequence[TestResult], run: RunOfLines, position_of: Callable[[str], CommitPosition]
 ) -> tuple[HistoryLine, ...]:
-    """The lines of a run, one for each test that :func:`line_of` gives one; of a test with two results the last counts.
-
-    ``results``: in the order in which the tests ran.
-    """
+    """The lines of a run, one for each test that :func:`line_of` gives one; the last result of a test counts."""
     found = {line.test: line for result in results if (line := line_of(result, run, position_of)) is not None}
     return tuple(found.values())
 
@@ -250,10 +247,7 @@ def kept_metrics(result: TestResult) -> tuple[str, ...]:
 
 
 def _is_kept(name: str, judged: set[str], bounds: set[object]) -> bool:
-    """Whether a line keeps a metric.
-
-    ``bounds``: latency objectives whose search gave a lower bound only; None is the search without one.
-    """
+    """Whether a line keeps a metric."""
     if not is_known_metric(name):
         return False
     metric = metric_named(name)

@@ -34,10 +34,7 @@ if TYPE_CHECKING:
 
 
 class OwnScatter:
-    """The scatter of every test of a session.
-
-    ``known``: the lines of the history, if this process has read them; None to read them when the first test asks.
-    """
+    """The scatter of every test of a session."""
 
     def __init__(
         self, run: RunSettings, environment: Environment, *, known: Sequence[HistoryLine] | None = None
@@ -47,10 +44,7 @@ class OwnScatter:
         self._known = known
 
     def of(self, test: str, setup: Setup, cluster: str = "") -> LaunchScatter:
-        """The scatter of one test: of its runs on this machine with the present set-up.
-
-        ``cluster``: node types and counts of the cluster that takes part; empty without one.
-        """
+        """The scatter of one test: of its runs on this machine with the present set-up."""
         if self._run.history is None or self._run.smoke:
             return USUAL_SCATTER
         machine, digest = self._environment.machine_of(cluster), digest_of(setup.to_json())
@@ -102,11 +96,7 @@ def stable_levels(
 
 
 def _level(own: HistoryLine, ordered: Sequence[HistoryLine], changes: Sequence[Change]) -> Level:
-    """The level of one test.
-
-    ``ordered``: the lines of the test on this machine that count, in the order of the commits. ``changes``: in them,
-    and in the ratios of the test.
-    """
+    """The level of one test."""
     if own not in ordered:
         which = "its commit is not among the first parents" if own.clean else "files differ from the commit"
         return Level(why_not=f"the line of this run does not count, since {which}")
@@ -141,10 +131,7 @@ def _begin_after(change: Change, ordered: Sequence[HistoryLine]) -> int:
 
 
 def _why_not(window: Sequence[HistoryLine], last: Change | None) -> str:
-    """Why the runs of a window make no level; empty if they do.
-
-    ``last``: the change that they follow; None if none is known.
-    """
+    """Why the runs of a window make no level; empty if they do."""
     runs = len(window)
     if runs < FEWEST_RUNS:
         since = "with this set-up and environment on this machine"

@@ -341,10 +341,7 @@ class _Streams:
     def record(
         self, keys: Iterable[bytes], outputs: Any, keep: Callable[[bytes, Chunks], Awaitable[None]]
     ) -> dict[bytes, Recording]:
-        """Record what a handler returned, if it is a stream.
-
-        Returns the recording by the key of its input; empty if the outputs are whole.
-        """
+        """Record what a handler returned, if it is a stream."""
         keys = list(keys)
         stream = self._reader.read(outputs, len(keys), "the model")
         if stream is None:

@@ -168,10 +168,7 @@ class Recording:
         self._task = asyncio.get_running_loop().create_task(self._record())
 
     def reader(self, own: Callable[[Any], Any] | None = None) -> Stream:
-        """A stream of all chunks, from the first one on.
-
-        ``own``: makes the copy of a chunk that the reader gets; None: it gets the one that is kept.
-        """
+        """A stream of all chunks, from the first one on."""
         return Stream(_Reader(self, own))
 
     @property
@@ -273,10 +270,7 @@ class _Reader(AsyncIterator[Any]):
 
 
 def replayed(chunks: Sequence[Any], own: Callable[[Any], Any] | None = None) -> Stream:
-    """A stream of chunks that are all there.
-
-    ``own``: makes the copy of a chunk that the reader gets; None: it gets the chunk itself.
-    """
+    """A stream of chunks that are all there."""
 
     async def all_of_them() -> AsyncIterator[Any]:
         for chunk in chunks:

@@ -34,10 +34,7 @@ def main() -> None:
 
 
 class Watcher:
-    """The pytest plugin of the child: it gives the job to the session, and notes why nothing is measured.
-
-    ``why``: of the last failure that was noted; None if there is none.
-    """
+    """The pytest plugin of the child: it gives the job to the session, and notes why nothing is measured."""
 
     def __init__(self, job: CommitJob) -> None:
         self.why: WhyNotRun | None = None

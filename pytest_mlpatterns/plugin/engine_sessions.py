@@ -77,10 +77,7 @@ class EngineSessions:
 
 
 class Generators(dict[str, Generator]):
-    """The load generators of a session by the place where they run; each is made when a test first asks for it.
-
-    ``directory``: takes the logs of the generators.
-    """
+    """The load generators of a session by the place where they run; each is made when a test first asks for it."""
 
     def __init__(self, engines: EngineSessions, directory: Path) -> None:
         super().__init__()

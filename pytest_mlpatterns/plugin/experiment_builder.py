@@ -138,10 +138,7 @@ class ExperimentBuilder:
         read_figures(fixtures.figures, self._by_value(item))
 
     def deployment(self, node: pytest.Item | pytest.Session, settings: Settings, fixtures: FixtureValues) -> Deployment:
-        """Start a deployment without load.
-
-        ``fixtures``: what the test's fixtures gave; its target may come from ``perf_deploy(target=...)``.
-        """
+        """Start a deployment without load."""
         fixtures = fixtures.under(settings)
         target = checked_target(fixtures.target, "perf_deploy(target=...)")
         builder = request_builder(settings, target, "perf_deploy")

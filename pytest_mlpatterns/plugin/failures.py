@@ -62,10 +62,7 @@ class Failures(Struct, frozen=True):
         return Unjudged(apart[0], first_line(self.reason))
 
     def test(self, item: pytest.Item, state: PerfItem, result: TestResult | None) -> FailedTest | None:
-        """The failure as a value for the reports; None without one.
-
-        ``result``: what it measured; None if nothing, or if this phase is not its body.
-        """
+        """The failure as a value for the reports; None without one."""
         if not self.errors and not self.advised:
             return None
         return FailedTest(

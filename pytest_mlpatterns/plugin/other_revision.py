@@ -113,10 +113,7 @@ class OtherRevision:
             client.close()
 
     def client(self, test: str, settings: Settings, session: EngineSession | None = None) -> RevisionClient:
-        """A client for one test; its process was started :meth:`ahead`, or is not yet.
-
-        ``session``: of the engine that serves the test; None if it has none.
-        """
+        """A client for one test; its process was started :meth:`ahead`, or is not yet."""
         if session is None and (begun := self._begun.pop(test, None)) is not None:
             return begun
         inherited = self._inherited_options

@@ -42,8 +42,6 @@ class RuntestHooks:
 
     ``lock``: of the machine, in a worker of a distributed run; None if no other process runs tests.
 
-    ``time``: that the tests share; None if they have any.
-
     ``watched``: the test whose body runs, and which is compared after it; None between bodies.
     """
 

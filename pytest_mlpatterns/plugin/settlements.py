@@ -50,10 +50,7 @@ class Settlements:
         session: EngineSession | None,
         closing: contextlib.ExitStack,
     ) -> Callable[[], Settlement] | None:
-        """What finds the recorded code of one test; None if the file alone decides.
-
-        ``session``: of the engine that serves the test; None if it has none.
-        """
+        """What finds the recorded code of one test; None if the file alone decides."""
         run = self._run
         if run.settle is SettleMode.OFF or run.against is not None or run.smoke or run.baseline not in _SETTLED_MODES:
             return None

@@ -195,10 +195,7 @@ class Terminal:
 
 
 class LiveLine:
-    """Writes at the cursor and restores it, so that pytest continues at the same place; or a plain line a minute.
-
-    ``silent``: whether another pytest runs this one, and takes what it writes.
-    """
+    """Writes at the cursor and restores it, so that pytest continues at the same place; or a plain line a minute."""
 
     def __init__(
         self,

@@ -130,10 +130,7 @@ class Spent(Struct, frozen=True):
 
 
 class RunTime:
-    """The time of a run, of which each perf test gets an equal part of what the tests before it have left.
-
-    ``directory``: of that file; None in a serial run.
-    """
+    """The time of a run, of which each perf test gets an equal part of what the tests before it have left."""
 
     def __init__(self, limit_ns: int, directory: Path | None) -> None:
         self._limit_ns = limit_ns

@@ -82,8 +82,6 @@ def laid_out(value: object, *, sort_keys: bool = False, counts_inline: bool = Fa
     """Write a value as JSON.
 
     Each member of an object has a line of its own, and so has each object of a list. Other lists stay on one line.
-
-    ``sort_keys``: order the members of objects by name.
     """
 
     def nested(one: object) -> str:

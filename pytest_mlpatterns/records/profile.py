@@ -178,10 +178,7 @@ class ProfileRecord(Record, frozen=True):
     native: NativeChange | None = None  # growth of the CPU time of threads without Python code; None without one
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values: frames as ``[function, file, line, owner]``, nodes as ``[parent, frame, before_ns, now_ns]``.
-
-        Times of nodes are rounded to whole nanoseconds.
-        """
+        """Plain values: frames as ``[function, file, line, owner]``, nodes as ``[parent, frame, before, now]``."""
         nodes = [[one.parent, one.frame, round(one.before_ns), round(one.now_ns)] for one in self.nodes]
         return {**super().to_json(), "nodes": nodes}
 

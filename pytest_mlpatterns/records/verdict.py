@@ -198,10 +198,7 @@ class Verdict(Record, frozen=True):
         return replace(self, reason=f"{self.reason}; {more}") if more else self
 
     def left_open(self, why: WhyOpen, said: str = "") -> Verdict:
-        """The verdict, left open for a reason that more measuring does not remove; the reason is said in its words.
-
-        ``said``: longer words for it; empty for its own.
-        """
+        """The verdict, left open for a reason that more measuring does not remove; the reason is said in its words."""
         return replace(self.saying(said or str(why)), outcome=Outcome.INCONCLUSIVE, why_open=why)
 
     def to_json(self) -> dict[str, Any]:

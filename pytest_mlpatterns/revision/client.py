@@ -55,10 +55,7 @@ _SHOWN = 3  # Most missing files that a hint names
 
 
 class NothingToCompareError(DeploymentError):
-    """The test does not exist at the revision, or fails there.
-
-    ``details``: the error there at length; empty without one.
-    """
+    """The test does not exist at the revision, or fails there."""
 
     def __init__(
         self, reason: Reason, text: str, details: str = "", *, side: str = "", retry: bool | None = None
@@ -248,10 +245,7 @@ def without_markers(text: str) -> str:
 
 
 def hint_at_files(text: str, test: str, worktree: Worktree) -> str:
-    """What to do about files that an error names, that the working tree has and the revision does not.
-
-    Returns A sentence; empty if the error names no such file.
-    """
+    """What to do about files that an error names, that the working tree has and the revision does not."""
     found = list(dict.fromkeys(_absent(text, test, worktree)))[:_SHOWN]
     if not found:
         return ""

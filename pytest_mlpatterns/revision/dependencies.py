@@ -95,10 +95,7 @@ def named_dependencies(file: Path) -> object:
 
 
 def project_argument(directory: Path, *, is_installed: bool = False) -> str:
-    """What an installer gets of a project: itself, or its dependencies if it is no package; empty without one.
-
-    ``is_installed``: whether the project is installed here, which shows that it can be.
-    """
+    """What an installer gets of a project: itself, or its dependencies if it is no package; empty without one."""
     settings = _read_toml(directory / "pyproject.toml")
     match settings:
         case {"tool": {"uv": {"package": bool(is_package)}}}:

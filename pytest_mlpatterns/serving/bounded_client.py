@@ -87,10 +87,7 @@ def describe_error(error: httpx.HTTPError) -> str:
 
 
 class BoundedTransport(httpx.BaseTransport):
-    """The transport of an ``httpx.Client`` whose ``read`` time-out holds for the whole answer.
-
-    ``context``: certificates that are accepted over https; None for httpx's.
-    """
+    """The transport of an ``httpx.Client`` whose ``read`` time-out holds for the whole answer."""
 
     def __init__(self, context: ssl.SSLContext | None = None) -> None:
         self._pool = httpcore.ConnectionPool(

@@ -47,10 +47,7 @@ _WORDS = {
 
 
 def error_of(deployment: Deployment, request: dict[str, Any], timeout_s: float) -> str:
-    """The error of a request, in one line; empty if it succeeds this time, or is not answered.
-
-    ``request``: arguments of ``httpx.Client.request``.
-    """
+    """The error of a request, in one line; empty if it succeeds this time, or is not answered."""
     import httpx
 
     printed = deployment.processes.traceback_from_now()
@@ -121,10 +118,7 @@ def stream_failure(response: httpx.Response, wire: Wire, body: bytes, *, stream:
 def stream_fault(
     response: httpx.Response, wire: Wire, body: bytes, *, stream: StreamSetting = AUTO, reader: Reader | None = None
 ) -> StreamFault | None:
-    """What is wrong, as :func:`stream_failure` describes it; None if nothing is.
-
-    ``reader``: reads the stream; None for one of its own.
-    """
+    """What is wrong, as :func:`stream_failure` describes it; None if nothing is."""
     is_openai, is_stated = promises_end(wire), stream not in (AUTO, WHOLE)
     asked, reader = asked_by(body, by_default=not is_openai), reader or _reader_of(response, wire, stream)
     if form_in(response.headers, wire, stream) is None:

@@ -19,10 +19,7 @@ def is_import_string(value: object) -> bool:
 
 
 def meant_import_string(text: str) -> str:
-    """The question which import string was meant by a dotted name, or by a file and a name; empty for another text.
-
-    ``text``: such as ``package.module.attribute`` or ``package/module.py:attribute``.
-    """
+    """The question which import string was meant by a dotted name, or by a file and a name; empty for another text."""
     separator = ":" if ":" in text else "."
     module, _, attribute = text.removesuffix("()").rpartition(separator)
     meant = f"{module.removesuffix('.py').removeprefix('./').replace('/', '.')}:{attribute}"

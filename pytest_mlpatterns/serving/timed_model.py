@@ -33,10 +33,7 @@ _LONG_WAIT_NS = 50_000  # Wait in a call, in nanoseconds, from which the next ca
 
 
 class ModelMeter:
-    """The clocks that the models of one process share.
-
-    ``awaits``: counts where coroutines wait; None unless the process is profiled.
-    """
+    """The clocks that the models of one process share."""
 
     def __init__(self) -> None:
         self.collections: GcClock = GcClock()
@@ -50,8 +47,6 @@ class TimedModel:
     """Calls a model, and charges each call to the clock of the request that is worked on; about 1.5 µs a call.
 
     Coroutines are timed between their suspensions, and streams chunk by chunk. Other attributes are the model's.
-
-    ``of``: the stage of a pipeline or model of an ensemble that it is; empty for the model alone.
     """
 
     def __init__(self, model: Callable[..., Any], meter: ModelMeter, of: str = "") -> None:

@@ -82,10 +82,7 @@ def distributions_of(files: Iterable[str]) -> list[Distribution]:
 
 
 def imported_distributions(python: Path, project: Path) -> list[Distribution]:
-    """The distributions that the files of a project import, tests left out, and those that these require.
-
-    ``python``: the interpreter of the environment in which the project runs.
-    """
+    """The distributions that the files of a project import, tests left out, and those that these require."""
     folders = [_installed_in(str(folder)) for folder in python.parent.parent.glob("lib/python3*/*-packages")]
     installed = {one.name: one for folder in folders for one in folder}
     found = {one.name: one for folder in folders for one in _owners(folder, _imported_files(project))}

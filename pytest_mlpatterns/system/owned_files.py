@@ -204,10 +204,7 @@ def remove_file(path: Path, directory: int | None = None) -> None:
 
 @contextlib.contextmanager
 def temporary_directory(prefix: str, above: Path | None = None) -> Iterator[Path]:
-    """A new private directory, which is removed at the end.
-
-    ``above``: where it is made; None for the system's place of temporary files.
-    """
+    """A new private directory, which is removed at the end."""
     path = Path(tempfile.mkdtemp(prefix=prefix, dir=above))
     try:
         yield path

@@ -159,10 +159,7 @@ class _Member:
 
 
 class ProcessTree:
-    """The processes below some roots.
-
-    ``descriptors``: open file descriptors of those that ran at the last :meth:`count`; None if not known.
-    """
+    """The processes below some roots."""
 
     def __init__(self, roots: Callable[[], Sequence[int]]) -> None:
         self.cpu_ns: int = 0
@@ -263,10 +260,7 @@ def own_cpu_ns(process: psutil.Process) -> int:
 
 
 def describe_stopped(roots: Iterable[int]) -> str:
-    """The first stopped process in the trees under these ids: ``process 4711 (python) is stopped (SIGSTOP)``.
-
-    Empty if none is stopped.
-    """
+    """The first stopped process in the trees under these ids: ``process 4711 (python) is stopped (SIGSTOP)``."""
     for process in _trees(roots):
         with contextlib.suppress(psutil.Error, OSError):
             if how := _STOPPED.get(process.status()):

@@ -22,10 +22,7 @@ _NEW_S = 60.0  # Age at which a directory that is still not locked belongs to a 
 
 
 class ScratchDirectory:
-    """A new temporary directory; directories of runs that have ended are removed.
-
-    ``base``: where it is made; None for the system's place of temporary files.
-    """
+    """A new temporary directory; directories of runs that have ended are removed."""
 
     def __init__(self, base: Path | None = None, prefix: str = _PREFIX) -> None:
         base = base or Path(tempfile.gettempdir())

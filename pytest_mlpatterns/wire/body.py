@@ -55,10 +55,7 @@ def headers_of(head: bytes) -> dict[str, str]:
 
 
 class NotFiniteError(WireError):
-    """A value has NaN or infinity, and JSON cannot carry them.
-
-    ``found``: what was found, and where in the item, such as ``NaN at [0][3]``.
-    """
+    """A value has NaN or infinity, and JSON cannot carry them."""
 
     def __init__(self, what: str, item: int, found: str) -> None:
         self.reason: str = f'has {found}, which JSON cannot carry; use wire="rest+binary"'

@@ -69,10 +69,7 @@ def codec_of(wire: Wire, path: str = "") -> Codec:
 
 
 def path_of(wire: Wire, value: object, path: str) -> str:
-    """The path of the request for an input; an input of the wire openai may decide it.
-
-    ``path``: path of the target; empty for servers of this package.
-    """
+    """The path of the request for an input; an input of the wire openai may decide it."""
     if wire.protocol != "openai":
         return path
     from pytest_mlpatterns.wire.openai import openai_path

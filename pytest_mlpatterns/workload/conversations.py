@@ -61,10 +61,7 @@ def is_conversation(item: object) -> bool:
 
 
 def conversation_requests(inputs: Sequence[Any], name: Callable[[int], str]) -> ConversationRequests:
-    """Expand conversations into one request per turn; other inputs stay one request.
-
-    ``inputs``: some of them have ``turns``.
-    """
+    """Expand conversations into one request per turn; other inputs stay one request."""
     requests: list[Any] = []
     origins: list[int] = []
     starts, think_ns = array("I"), array("q")

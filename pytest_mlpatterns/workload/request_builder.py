@@ -128,10 +128,7 @@ def text_of(response: httpx.Response) -> str:
 
 
 def describe_headers(requests: Iterable[httpx.Request]) -> str:
-    """The headers of all requests: ``accept: application/json; x-model: #9f86d081``; ``none`` without any.
-
-    ``requests``: in any order; the same headers in another order give the same line.
-    """
+    """The headers of all requests: ``accept: application/json; x-model: #9f86d081``; ``none`` without any."""
     values: dict[str, set[str]] = {}
     for request in requests:
         for name, value in request.headers.multi_items():

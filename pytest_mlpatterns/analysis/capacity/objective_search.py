@@ -179,10 +179,7 @@ def _with_pauses(found: Found, fits: Sequence[_Fit], watched: Sequence[_Watched]
 
 
 def _agreed(windows: LaunchValue, times: LaunchValue | None) -> LaunchValue:
-    """One rate of two accounts of the same windows: the one that is known better, unless they contradict each other.
-
-    ``times``: by the service times; None if these decide nothing.
-    """
+    """One rate of two accounts of the same windows: the one that is known better, unless they contradict each other."""
     doubled = 2 * windows.relative_error
     if times is None or windows.value <= 0 or doubled <= times.relative_error:
         return windows
@@ -200,11 +197,7 @@ def _enough(answer: LaunchValue, windows: int) -> bool:
 
 
 class _Fit:
-    """The windows so far, and the rate that they give for one bound.
-
-    ``bound``: the percentile and its limit. ``reference``: the queue; its servers count only if the limit leaves time
-    for a wait. ``level``: of an earlier search; nan for none, which begins at the limit itself.
-    """
+    """The windows so far, and the rate that they give for one bound."""
 
     def __init__(self, bound: Bound, reference: ReferenceQueue, level: float) -> None:
         together = bound.quantity == "latency" and bound.limit_ns >= _SERVED_TOGETHER * reference.takes_ns

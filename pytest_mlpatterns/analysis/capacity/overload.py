@@ -176,8 +176,6 @@ def plan_overload(up_to: float, left_s: float, *, watch_s: float = 0.0) -> Overl
     """Which loads to offer, within a time: shorter steps if it is short, then fewer of them.
 
     A step above the NMRT also takes the time in which an unbounded queue works off what it left.
-
-    ``watch_s``: time after the peak that a limit asks for; 0 for three steps.
     """
     ratios = (*(ratio for ratio in _RATIOS if ratio < up_to), up_to)
     step_s = _step_s(ratios, left_s, watch_s)
@@ -251,8 +249,6 @@ def is_lost_anyway(overloads: Sequence[Overload], measured: Estimate, *, at: flo
     """Whether busy neighbours cannot be why the goodput at a load is below a share of the NMRT.
 
     They make answers late, so requests time out and queues reject. They close no connection, and cost but a part.
-
-    ``measured``: the goodput as a share of the NMRT.
     """
     steps = [step for one in overloads for step in one.steps if abs(step.load_ratio - at) < 1e-9]
     at_most = fmean(at * (1 - step.failed_ratio) for step in steps)

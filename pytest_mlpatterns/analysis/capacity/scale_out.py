@@ -108,8 +108,6 @@ def _carried_ns(
     """When the new replica gave the first answer from which on it carries its share; None if it never did.
 
     From that answer on the replica gives at least 90 % of its share of the next answers.
-
-    ``done_ns``: arrival times of all answers, ascending.
     """
     own = np.flatnonzero(is_new)
     if own.size == 0:
@@ -140,11 +138,7 @@ def scale_out_ns(scale_outs: Sequence[ScaleOut], confidence: float = CONFIDENCE)
 
 
 def scale_out_record(scale_outs: Sequence[ScaleOut], unknown: str) -> ScaleOutRecord | None:
-    """All passes as plain values for reports.
-
-    ``unknown``: why the scale-out time is not known; empty if it is. Returns the record; None if there is nothing to
-    report.
-    """
+    """All passes as plain values for reports."""
     if not scale_outs:
         return ScaleOutRecord(None, (), None, None, None, 0, 0, unknown) if unknown else None
     found = scale_out_ns(scale_outs)

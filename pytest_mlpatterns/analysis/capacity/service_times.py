@@ -219,10 +219,7 @@ def _load(run: _LongRun, limit_ns: float, allowed: float, *, pauses: _Pauses | N
 def _latency(
     due: NDArray[np.float64], takes: NDArray[np.float64], servers: int, *, pauses: Sequence[tuple[float, float]] = ()
 ) -> NDArray[np.float64]:
-    """Latency of each request of a queue that serves some at a time, first come, first served.
-
-    ``pauses``: when all servers stop, and for how long; of several servers only.
-    """
+    """Latency of each request of a queue that serves some at a time, first come, first served."""
     if servers == 1:
         work = np.cumsum(takes)
         return np.asarray(work + np.maximum.accumulate(due - (work - takes)) - due)

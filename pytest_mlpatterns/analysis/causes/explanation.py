@@ -204,10 +204,7 @@ def _leading(changes: Changes, spot: Spot) -> list[Spot]:
 
 
 def _walk(changes: Changes, chain: list[Spot], confidences: tuple[float, ...] = ()) -> list[list[Spot]]:
-    """Go down from the end of a chain as long as a callee has most of the change, then up to what is beyond noise.
-
-    ``chain``: spots from the whole or a root on; the last one is where the walk begins.
-    """
+    """Go down from the end of a chain as long as a callee has most of the change, then up to what is beyond noise."""
     while True:
         here = chain[-1]
         passed = {spot.frame for spot in chain if spot.frame is not None}

@@ -80,8 +80,6 @@ def requests_to_decide(growth: Growth, limit: float, least: float) -> int | None
     """About how many requests would decide whether a growth is below a limit; None if that is not known.
 
     The interval narrows as the requests become more, since the pieces in which memory is taken remain as large.
-
-    ``least``: growth over the second half from which it is a leak.
     """
     apart = abs(growth.slope.value - limit)
     if apart <= 0:
@@ -261,10 +259,7 @@ def judge_suspicion(metric: Metric, suspicion: Verdict, limit: float, *, track: 
 
 
 def describe_growth(metric: Metric, growth: Growth, *, recent: bool = False) -> str:
-    """A growth in words: ``resident memory grows by 1.02 KiB (±0.10 KiB) per request over 5,000 requests, …``.
-
-    ``recent``: whether the growth in the last quarter is given, and not that in the second half.
-    """
+    """A growth in words: ``resident memory grows by 1.02 KiB (±0.10 KiB) per request over 5,000 requests, …``."""
     found, kind = growth.recent if recent else growth.slope, resource_of(metric)
     each = "request" if kind.per == 1 else f"{kind.per:,} requests"
     by = f"{_amount(metric, kind.per * found.value)} (±{_amount(metric, kind.per * (found.high - found.low) / 2)})"
@@ -310,8 +305,6 @@ def held_record(before: HeldMemory, now: HeldMemory, *, names: tuple[Name, Name]
 
     Named is a function of the project with at least 10 % of what all lines hold in addition, and, unless it is about a
     growth, at least 256 KiB: what libraries hold by themselves is no line that a reader can change.
-
-    ``before``: of the reference; both sides since the start, or both the growth over some requests.
     """
     per_request = now.requests > 0
     functions: dict[Frame, list[float]] = defaultdict(lambda: [0.0, 0.0])

@@ -121,10 +121,7 @@ class _Level(Struct, frozen=True):
 
 
 def _level(launches: Sequence[LogRatio], confidence: float, scatter: float = RATIO_SD) -> _Level:
-    """The level of a commit; the good end's, which has no launches, is 0.
-
-    ``scatter``: standard deviation from launch to launch that is expected.
-    """
+    """The level of a commit; the good end's, which has no launches, is 0."""
     if not launches:
         return _Level(0.0, 0.0)
     found = weighed_ratio(launches, RatioPrior(scatter))
@@ -137,10 +134,7 @@ def _deviation(launches: Sequence[LogRatio]) -> float:
 
 
 class Bisection:
-    """One search; what is recorded in the same order leads to the same steps.
-
-    ``last``: number of the bad end, at least 1.
-    """
+    """One search; what is recorded in the same order leads to the same steps."""
 
     def __init__(self, last: int, rules: SearchRules | None = None) -> None:
         if last < 1:
@@ -177,10 +171,7 @@ class Bisection:
         return Measure(position, self._runs + 1, self._good, self._bad)
 
     def add_run(self, launches: Sequence[LogRatio]) -> Decided:
-        """Record a measurement of the commit to measure next, and return what is known of that commit now.
-
-        ``launches``: at least one, of the commit over the good one.
-        """
+        """Record a measurement of the commit to measure next, and return what is known of that commit now."""
         position = self._asked()
         if not launches:
             raise ValueError("a measurement has no launches, expected at least one")
@@ -286,10 +277,7 @@ class StepCheck(Struct, frozen=True):
 
 
 def check_step(runs: Sequence[Sequence[LogRatio]], bracket: Bracket, rules: SearchRules) -> StepCheck:
-    """Whether the commit that a search found changes the metric, measured beside its parent.
-
-    ``runs``: measurements of the commit over its parent, at least one; each of at least one launch.
-    """
+    """Whether the commit that a search found changes the metric, measured beside its parent."""
     launches = [launch for run in runs for launch in run]
     scatter = max(RATIO_SD, _deviation(bracket.launches))
     level = _level(launches, 1 - rules.error * 0.5 ** len(runs), scatter)

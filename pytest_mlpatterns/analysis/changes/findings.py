@@ -54,10 +54,7 @@ def place_of(series: Series, change: Change) -> int:
 
 
 def levels_of(series: Series, changes: Iterable[Change]) -> tuple[Level, ...]:
-    """The stretches of a course, which together are all of its points.
-
-    ``changes``: of any course; only the changes of this one count.
-    """
+    """The stretches of a course, which together are all of its points."""
     if not series.points:
         return ()
     borders = {segment.start for segment in series.segments} | {0, len(series.points)}
@@ -143,10 +140,7 @@ def _is_worse(name: str, size: float) -> bool:
 
 
 def _is_large(series: Series, size: float, before: int) -> bool:
-    """Whether a change matters: half a percent, and the floor of the metric if the course has values.
-
-    ``size``: the change, on the logarithm.
-    """
+    """Whether a change matters: half a percent, and the floor of the metric if the course has values."""
     if abs(size) < LEAST_CHANGE:
         return False
     metric = known_metric(series.metric)

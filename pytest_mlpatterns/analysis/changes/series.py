@@ -66,10 +66,7 @@ USUAL_SCATTER = LaunchScatter()  # The scatter of a test without a history: as o
 
 
 def scatter_in(lines: Sequence[HistoryLine]) -> LaunchScatter:
-    """The deviations of one test, of the metrics of which there are enough launches.
-
-    ``lines``: of one test, one machine and one set-up, in the order of their dates.
-    """
+    """The deviations of one test, of the metrics of which there are enough launches."""
     latest = lines[-_LATEST_RUNS:]
     launches = {
         name: _Runs(
@@ -266,10 +263,7 @@ def _value(launches: Sequence[LaunchValue], metric: Metric | None, least: float)
 
 
 def _weighed(logs: Sequence[float], errors: Sequence[float], sd: float) -> tuple[float, float]:
-    """The mean, weighted by errors, and its standard error, as ``ratio_estimate`` has them.
-
-    ``logs``: one for each launch, at least one. ``errors``: their standard errors.
-    """
+    """The mean, weighted by errors, and its standard error, as ``ratio_estimate`` has them."""
     weights = [1 / (sd * sd + error * error) for error in errors]
     total = sum(weights)
     mean = sum(weight * log for weight, log in zip(weights, logs, strict=True)) / total

@@ -122,10 +122,7 @@ def layers_of_windows(runs: int) -> tuple[tuple[NDArray[np.int64], int], ...]:
 
 
 class _Runs:
-    """Tamed runs of one stretch, and the test of a change between two of them.
-
-    ``anchor``: the level that held before the first run; None if it is not known.
-    """
+    """Tamed runs of one stretch, and the test of a change between two of them."""
 
     def __init__(self, stretch: Stretch, anchor: float | None) -> None:
         values = stretch.values
@@ -225,10 +222,7 @@ class _Runs:
 
 
 def _steps_of_stretch(stretch: Stretch, known: Sequence[Step]) -> list[Step]:
-    """The steps of a stretch of several runs.
-
-    ``known``: steps that earlier stretches show; those between the reference and the first run move the anchor.
-    """
+    """The steps of a stretch of several runs."""
     first = int(stretch.index[0])
     anchor = None
     if stretch.anchor is not None:
@@ -339,8 +333,6 @@ def _steps_of_increments(
     """The increments of a chain that differ from zero.
 
     Several runs of one increment count as their median; of two the one nearer to zero.
-
-    ``known``: steps that other stretches show; what they explain is taken off.
     """
     places = np.array([int(one.index[0]) for one in increments])
     runs = np.array([one.index.size for one in increments])

@@ -54,10 +54,7 @@ class SelectionCriteria:
         return tuple(dict.fromkeys(map(objective_of, searched)))
 
     def check_currency(self, price: Price | None) -> None:
-        """Refuse a limit of a cost in another currency than the price's.
-
-        ``price``: of cores and memory; None if there is no cost, so that no pattern meets the limit.
-        """
+        """Refuse a limit of a cost in another currency than the price's."""
         for requirement in self.requirements:
             if price is not None and requirement.currency not in ("", price.currency):
                 raise SettingError(

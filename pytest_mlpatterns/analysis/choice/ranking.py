@@ -91,10 +91,7 @@ def rank(
 
 
 class _Candidate(Struct, frozen=True):
-    """A pattern before it is ranked.
-
-    ``costs`` are by metric, of the known ones; ``open_requirements`` have intervals that contain the limit.
-    """
+    """A pattern before it is ranked."""
 
     name: str
     result: TestResult
@@ -338,10 +335,7 @@ def cost_of(metric: Metric, values: tuple[float, float, float], launches: int, *
 
 
 def _ordered(eligible: Sequence[_Candidate], weights: Mapping[str, float]) -> list[tuple[RankedPattern, bool]]:
-    """The patterns in order, the best first, each with whether it is the first, or may be better than the first.
-
-    ``weights``: by metric, at least one; they sum to 1.
-    """
+    """The patterns in order, the best first, each with whether it is the first, or may be better than the first."""
     best = {name: min((one.costs[name].value for one in eligible), default=0.0) for name in weights}
     ideal = sum(weight * best[name] for name, weight in weights.items())
     ranked = sorted(eligible, key=lambda one: one.total(weights))

@@ -97,10 +97,7 @@ def _generator_ns(usage: Usage, generator_ns: int) -> int:
 
 
 def why_busy(launches: Iterable[Launch]) -> str | None:
-    """What took time that the deployment or the load generator needed, ``other processes used 1.1 of the 2 cores``.
-
-    None if nothing did. Neighbours on a machine with idle cores left do not count.
-    """
+    """What took time that the deployment or the load generator needed, ``other processes used 1.1 of the 2 cores``."""
     return why_busy_in(_disturbances(launches))
 
 
@@ -352,10 +349,7 @@ _FULL_RATIO = 0.8
 
 
 def crowding_note(launches: Sequence[Launch]) -> str | None:
-    """Advice if replicas × threads exceed the cores and all cores are busy; None otherwise.
-
-    ``launches``: of one test; the last one that is known counts.
-    """
+    """Advice if replicas × threads exceed the cores and all cores are busy; None otherwise."""
     known = [launch for launch in launches if launch.usage is not None and launch.usage.busy_threads]
     if not known:
         return None

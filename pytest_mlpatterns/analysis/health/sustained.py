@@ -112,10 +112,7 @@ def why_limited(
 
 
 def moves_ratios(send_lag_ns: NDArray[np.int64], latency_ns: float) -> bool:
-    """Whether lag matters beside a latency of a side whose other side is sent alike: it hides a change, and makes none.
-
-    ``send_lag_ns``: how late each request was sent, at least one.
-    """
+    """Whether lag matters beside a latency whose other side is sent alike: it hides a change, and makes none."""
     return float(send_lag_ns.mean()) > _SHARED_LAG * latency_ns
 
 
@@ -215,8 +212,6 @@ def backlog_of(samples: Samples, window: Window, rate_rps: float) -> Backlog | N
     """Compare arrivals and answers; None if there are too few, or if most of the window saw the service fill.
 
     A request arrives when the generator has sent it, so that a late generator is no backlog of the service.
-
-    ``rate_rps``: mean rate of the load, which must not change.
     """
     order = np.argsort(samples.due_ns, kind="stable")
     latency_ns = (samples.done_ns - samples.sent_ns)[order]
@@ -352,10 +347,7 @@ class Silence(Struct, frozen=True):
 
 
 def silence_of(samples: Samples, window: Window, *, think_ns: int | None) -> Silence | None:
-    """The requests without an answer at the end of a load; None if every last request was answered.
-
-    ``think_ns``: pause of each caller of a closed loop; None for an open loop.
-    """
+    """The requests without an answer at the end of a load; None if every last request was answered."""
     unanswered = np.isin(samples.outcome, _UNANSWERED)
     was_answered = ~unanswered
     answered_ns = int(samples.done_ns[was_answered].max(initial=np.iinfo(np.int64).min))

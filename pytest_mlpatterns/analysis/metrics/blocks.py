@@ -46,8 +46,6 @@ class LaunchBlocks:
     Latencies belong to the block in which their request was due, so that a stall counts in full even if its responses
     came after the window. Completions belong to the block in which they came.
 
-    ``price``: of cores and memory; None if there is no cost.
-
     ``latencies_ns``: sorted latencies of the successful ones, int64, shape ``(successes,)``. ``send_lag_ns``: how late
     each request was sent, int64, shape ``(requests,)``.
     """
@@ -287,10 +285,7 @@ _MOST_POINTS = 60  # Readings between which slopes are taken; more would not cha
 
 
 def growth_rate(track: ResourceTrack | None, resource: str) -> float | None:
-    """Growth of one resource per request over a whole track, at least 0; None if it is not known.
-
-    ``resource``: name of its attribute, such as ``rss_bytes``.
-    """
+    """Growth of one resource per request over a whole track, at least 0; None if it is not known."""
     amounts = None if track is None else getattr(track, resource)
     if track is None or amounts is None or track.requests[-1] - track.requests[0] < _FEWEST_REQUESTS:
         return None

@@ -322,10 +322,7 @@ SCALING_INDICES = tuple(name for name, metric in METRICS.items() if metric.is_of
 
 
 def with_role(role: Role, *, streams: bool | None = None) -> dict[str, Metric]:
-    """The metrics that have a role by name, in the order of their definitions.
-
-    ``streams``: True for streams' only, False for the others only, None for all.
-    """
+    """The metrics that have a role by name, in the order of their definitions."""
     return {
         name: metric
         for name, metric in METRICS.items()

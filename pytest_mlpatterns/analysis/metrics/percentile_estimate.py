@@ -154,10 +154,7 @@ class PooledTimes:
         ]
 
     def _dispersion(self, percentile: float, middle: float, confidence: float) -> float:
-        """By how much fewer independent requests weigh as much, at a confidence, as these.
-
-        The share of the requests below the percentile varies between launches, brought to one speed.
-        """
+        """By how much fewer independent requests weigh as much, at a confidence, as these."""
         quantile, launches = percentile / 100, len(self._launches)
         sizes = np.array([launch.count for launch in self._launches], dtype=np.float64)
         below = [

@@ -23,8 +23,6 @@ def known_rate(searches: Sequence[Capacity], rate_of: Callable[[Sequence[LaunchV
 
     With pauses it reaches from the rate of a service that makes more of them than were met to that of one with fewer.
     It ends at the capacity, which a climb before the first search found.
-
-    ``rate_of``: the interval of the rates of searches.
     """
     found = rate_of(counted_rates(searches))
     if not _met_by_chance(searches):

@@ -230,12 +230,7 @@ def judge_failures(
 
 
 def _thresholds(then: _Pool, now: _Pool, metric: Metric, *, tolerance: float) -> list[_Threshold]:
-    """Thresholds: the percentile; for the tail also the latency that a fifth as many exceed, and the highest.
-
-    A lower percentile leaves the tail to p99 if there are enough requests for it; if not, it judges a fifth of its
-    share too, and so does that of a time of streams, which has no p99 beside it. Failed requests are no threshold: the
-    highest latency of the others is.
-    """
+    """Thresholds: the percentile; for the tail also the latency that a fifth as many exceed, and the highest."""
     found = []
     for latency in dict.fromkeys(then.within(one) for one in _shares(then, now, metric)):
         allowed = max(latency * (1 + tolerance), latency + metric.floor)

@@ -26,10 +26,7 @@ _NAMED = 4  # Metrics that the sentence names as judged: as many as are read at 
 
 
 def with_needed_budget(error: TooFewSamplesError, launches: Sequence[Launch], spent_ns: int) -> TooFewSamplesError:
-    """The error with the time of a request and the budget that it takes, if a request is longer than the window.
-
-    ``spent_ns``: time that all of them took.
-    """
+    """The error with the time of a request and the budget that it takes, if a request is longer than the window."""
     if not launches or launches[-1].given_window_ns is None or not error.found:
         return error
     needed_s = math.ceil(_SPARE_REQUESTS * spent_ns / 1e9 * error.needed / error.found)
@@ -41,10 +38,7 @@ def with_needed_budget(error: TooFewSamplesError, launches: Sequence[Launch], sp
 def judge_few(
     metric: Metric, limit: float, error: TooFewSamplesError, *, metrics: Metrics, confidence: float
 ) -> Verdict:
-    """The verdict on a percentile of too few samples: open, or a failure if surely more of them are beyond the limit.
-
-    ``confidence``: of the interval of their share.
-    """
+    """The verdict on a percentile of too few samples: open, or a failure if surely more are beyond the limit."""
     is_whole, quantity = isinstance(metric.kind, LatencyPercentile), metric.name.partition(":")[0]
     launches = [one if is_whole else one.of_streams(quantity) for one in metrics.request_counts]
     known = [one for one in launches if one is not None]
@@ -67,10 +61,7 @@ def describe_too_few(error: TooFewSamplesError, duration_ns: int | None) -> Left
 
 
 def tails_left_out(compared: Sequence[Metric], present: Metrics, *, paired: bool = False) -> dict[str, LeftOut]:
-    """Why percentiles are not judged, by their labels: one sentence for all that need more requests than there were.
-
-    ``paired``: whether the requests are of blocks, which no argument of the marker makes longer; else it is named.
-    """
+    """Why percentiles are not judged, by their labels: one sentence for all that need more requests than there were."""
     tails = _beyond(compared, present.requests)
     if not tails or not present.requests:
         return {}

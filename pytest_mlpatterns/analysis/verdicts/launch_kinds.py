@@ -147,10 +147,7 @@ def _figure_of(is_high: Sequence[bool], figures: Mapping[str, Sequence[LaunchVal
 
 
 def wants_more_launches(values: Sequence[LaunchValue]) -> bool:
-    """Whether a baseline should be recorded from more launches: they may be of two kinds, and one of these has few.
-
-    A single launch far from the others may be of a second kind, or disturbed.
-    """
+    """Whether a baseline should be recorded from more launches: they may be of two kinds, and one of these has few."""
     is_high = _division(values, 1)
     return is_high is not None and min(is_high.count(False), is_high.count(True)) < _ENOUGH_OF_A_KIND
 
@@ -230,8 +227,6 @@ class Shift(Struct, frozen=True):
 
         FAIL if the worse kind surely came more often than before, no PASS while it may. The launches together show it:
         if they are not worse, what looks like a kind is their scatter.
-
-        ``worsening``: of all launches together, beside the ``tolerance``.
         """
         chance = self.chance
         if within is Outcome.FAIL or (chance < _SURELY and worsening > tolerance):
@@ -412,8 +407,6 @@ def paired_kinds(ratios: Sequence[LogRatio], first: Side, second: Side) -> Paire
     With h = 1 for a launch of the higher kind, else 0, each ratio is ``d + g (h2 - h1)`` plus scatter: d is the change,
     and g, how far the kinds are apart, is fitted by least squares and subtracted. Its standard error is added to that
     of each pair of different kinds.
-
-    ``second``: its second side.
     """
     ours, theirs = two_kinds(first), two_kinds(second)
     if (known := ours or theirs) is None:

@@ -88,10 +88,7 @@ class OpenChange(Struct, frozen=True):
 
 
 def known_reason(why: WhyOpen, busy: Busy | None, *, is_said: bool = False) -> OpenReason:
-    """The reason that the judging gave; an interval that launches make wide has a busy machine as its reason.
-
-    ``is_said``: whether the figures of the verdict end with it.
-    """
+    """The reason that the judging gave; an interval that launches make wide has a busy machine as its reason."""
     if why.by in (OpenBy.LAUNCHES, OpenBy.EDGE) and busy is not None:
         return busy_reason(busy)
     return OpenReason(why.by, "" if is_said else str(why), _NEXT.get(why.by, ""))
@@ -191,10 +188,7 @@ def _points(found: OpenChange) -> str:
 
 
 _LIKELY = 1.28  # Standard errors beyond the tolerance that chance gives in one of ten cases
-_MANY_TIMES = 3.0
-"""Times as bad, by their estimates, from which two metrics without a shared cause fail together: less than 0.1 % of
-unchanged services whose paired launches differ by a factor of two are, and none of 400 worlds at a load of 20 was
-beyond 1.6."""
+_MANY_TIMES = 3.0  # Times as bad, by their estimates, from which two metrics without a shared cause fail together
 
 
 def probably_slower(verdicts: Sequence[Verdict], busy: Busy | None = None) -> tuple[str, ...]:
@@ -223,10 +217,6 @@ def failed_together(verdicts: Sequence[Verdict], busy: Busy | None = None) -> li
     """The verdicts of a test, in which metrics fail together that are open by themselves.
 
     They do if the test is probably slower, and two that share no cause are each :data:`_MANY_TIMES` as bad or worse.
-    Neighbours stretch the time and the work of requests alike, so that two metrics are hardly surer than one. But of
-    two sides that take turns they make neither three times as bad (``benchmarks/paired_simulation.py``).
-
-    ``busy``: as for :func:`probably_slower`.
     """
     likely = probably_slower(verdicts, busy)
     much = {

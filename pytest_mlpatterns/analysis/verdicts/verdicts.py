@@ -31,9 +31,7 @@ if TYPE_CHECKING:
 _ROUNDING = 1e-12  # 110 against 100 is 10 % more, not 10.000000000000009 %
 _SMALLEST = 1e-9  # Smallest divisor, in place of a value of zero
 GUARD_ALPHA = 0.005
-"""Probability, at each interim look and for each guard, of failing a change exactly at the tolerance.
-
-Unchanged metrics are far from their tolerances: ``benchmarks/verdict_simulation.py`` counts the false alarms of all."""
+"""Probability, at each interim look and for each guard, of failing a change exactly at the tolerance."""
 _SIGN = 0.90
 """Confidence of the interval above zero with which a mean of sampled requests is suspected: 5 % are beyond each end."""
 _MOST_MORE = 20  # Most further launches that are advised
@@ -99,10 +97,7 @@ def _overload(metrics: Metrics) -> str:
 def why_too_many_failed(
     failures: Mapping[int, int], requests: int, first: FirstFailure | None = None, *, may_refuse: bool = False
 ) -> str | None:
-    """How many requests failed and of what, if over 5 % did, or one was answered twice; None otherwise.
-
-    ``first``: the first failed input and its error; None if it is not known.
-    """
+    """How many requests failed and of what, if over 5 % did, or one was answered twice; None otherwise."""
     if may_refuse:
         requests -= sum(number for outcome, number in failures.items() if outcome in REFUSALS)
         failures = {outcome: number for outcome, number in failures.items() if outcome not in REFUSALS}
@@ -393,8 +388,6 @@ def _range(metric: Metric, low: float, high: float, *, dash: str = "–", otherw
 
 def _what_helps(half: float, apart: float, launches: int) -> tuple[str, bool]:
     """How many more launches would decide, ``2 more launches would narrow it to ±1.5 %``, or why none would.
-
-    The second value is whether some number of them decides.
 
     ``half``: half the width of the present interval, on the logarithm. ``apart``: distance of the value from the limit,
     on the logarithm.

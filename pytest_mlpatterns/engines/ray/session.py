@@ -131,10 +131,7 @@ _NODES = "pytest_mlpatterns.engines.ray.remote.cluster:alive_nodes"
 
 
 class RaySession:
-    """One cluster in one session; starts on first use, and takes calls from several threads.
-
-    ``driver``: module of the driver, whose ``main()`` runs.
-    """
+    """One cluster in one session; starts on first use, and takes calls from several threads."""
 
     def __init__(self, job: RayJob, log: Path, driver: str = _DRIVER) -> None:
         self._job = job

@@ -100,10 +100,7 @@ def job_summary(
     notes: Sequence[str] = (),
     run: RunEnd | None = None,
 ) -> str:
-    """A job summary: the failures with their reasons, the table of all results, and the rankings.
-
-    ``results``: in the order in which the tests ran. ``run``: how it ended; None if it was complete.
-    """
+    """A job summary: the failures with their reasons, the table of all results, and the rankings."""
     kinds = kinds_of(results, failures)
     parts = [f"### Performance: {headline(kinds.values())}"]
     said = (

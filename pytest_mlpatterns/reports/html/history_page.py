@@ -209,8 +209,6 @@ def course_chart(series: Series, changes: Sequence[Change], *, names_machine: bo
 
     Its columns are the number of the run, commit, date, value, both ends of the 95 % interval of the run, the level of
     its stretch, and what is new with the run.
-
-    ``series``: with at least one point.
     """
     own = changes_in(series, changes)
     found = levels_of(series, own)

@@ -77,10 +77,7 @@ _Row = tuple[str, Sequence[Content]]  # The name of an index and its cells; None
 
 
 def patterns_section(results: Sequence[TestResult], ranking: Sequence[Mapping[str, Any]]) -> Markup | None:
-    """For each test with several patterns, or with a scaling or an overload: the decision and the indices.
-
-    ``ranking``: as the result file has it; empty without one.
-    """
+    """For each test with several patterns, or with a scaling or an overload: the decision and the indices."""
     groups: dict[str, list[TestResult]] = {}
     for result in results:
         groups.setdefault(result.definition.group or result.test, []).append(result)

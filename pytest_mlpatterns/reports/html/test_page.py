@@ -57,10 +57,7 @@ _OUTCOMES = {Outcome.PASS: "passed", Outcome.FAIL: "failed", Outcome.INCONCLUSIV
 
 
 def details_section(results: Sequence[TestResult], results_file: str = "") -> Markup | None:
-    """One part per test: its verdict, its metrics and its charts.
-
-    ``results_file``: the file that has the results, as a command names it; empty if none has.
-    """
+    """One part per test: its verdict, its metrics and its charts."""
     if not results:
         return None
     few = len(results) <= _MOST_OPEN

@@ -34,10 +34,7 @@ _INSTEAD = ", or compare with a commit, such as pytest --perf-against HEAD"
 
 
 def update_lines(updates: Sequence[Update]) -> list[str]:
-    """What ``--perf-baseline update`` wrote: old → new for every test, then a list of those that got worse.
-
-    ``updates``: at least one.
-    """
+    """What ``--perf-baseline update`` wrote: old → new for every test, then a list of those that got worse."""
     lines = [f"{update.test}: {_written(update)}{_seen(update)}" for update in updates]
     disturbed = [f"  {update.test}: {text}" for update in updates for text in update.after.disturbed]
     worse = [f"  {update.test}: {verdict.reason}" for update in updates for verdict in update.worse]

@@ -55,10 +55,7 @@ class _Part(Struct, frozen=True):
 
 
 def failure_text(verdicts: Sequence[Verdict], result: TestResult, results_file: str = "") -> str:
-    """The text of a failure: the first verdict with its figures, where the time is, the facts, and the next step.
-
-    ``results_file``: that the run will write; empty if it writes none.
-    """
+    """The text of a failure: the first verdict with its figures, where the time is, the facts, and the next step."""
     first, *others = verdicts
     parts = [
         _Part([first.reason]),

@@ -192,8 +192,6 @@ def bisect_command(change: Change, test: str = "") -> str:
     """The command that finds the commit of a change; empty if its commits are not known, or are the same.
 
     A metric that no two commits are compared by, such as p95, is searched for by the latency.
-
-    ``test``: its id from where the command is to run; empty for pytest's root.
     """
     old, new = change.old.commit, change.new.commit
     if not old or not new or old == new:
@@ -271,10 +269,7 @@ def in_order(all_series: Iterable[Series]) -> list[Series]:
 
 
 def history_lines(all_series: Sequence[Series], changes: Sequence[Change], width: int) -> list[str]:
-    """The lines of a history: a paragraph for each test.
-
-    ``all_series``: those to show, each with at least one point.
-    """
+    """The lines of a history: a paragraph for each test."""
     ordered = in_order(all_series)
     lines: list[str] = []
     for test in dict.fromkeys(one.test for one in ordered):
@@ -292,10 +287,7 @@ def level_text(course: Series, stretch: Level) -> str:
 
 
 def sketch_of(course: Series, changes: Iterable[Change], columns: int) -> Sketch:
-    """A course as a sparkline of a width.
-
-    ``course``: with at least one point. ``columns``: width of the sparkline, at least 12.
-    """
+    """A course as a sparkline of a width."""
     groups, is_cut = _columns_of(course, columns)
     levels = [point.level for point in course.points]
     low, high = _range_of(levels)

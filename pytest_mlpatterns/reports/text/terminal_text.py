@@ -216,10 +216,7 @@ def padded(text: str, width: int, *, right: bool = False) -> str:
 
 
 def cut(text: str, width: int, *, left: bool = False, dots: str = "…") -> str:
-    """A text cut to a width in columns, with an ellipsis at its end, or at its beginning if ``left``.
-
-    ``dots``: the ellipsis, as a text in ASCII has it.
-    """
+    """A text cut to a width in columns, with an ellipsis at its end, or at its beginning if ``left``."""
     if width_of(text) <= width:
         return text
     shortened = text

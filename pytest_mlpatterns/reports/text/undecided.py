@@ -142,10 +142,7 @@ def suspected_sentences(result: TestResult) -> list[str]:
 
 
 def open_in_short(verdicts: Sequence[Verdict], *, is_likely: bool = False) -> str:
-    """Open verdicts in a few words, for the line that pytest lists: ``undecided: mean +8.9 %``.
-
-    ``is_likely``: whether the test is probably slower.
-    """
+    """Open verdicts in a few words, for the line that pytest lists: ``undecided: mean +8.9 %``."""
     first = most_severe_first(verdicts)[0]
     text = metric_label(first.metric) if first.change is None or _is_beyond(first) else named_change(first)
     return f"{PROBABLY_SLOWER if is_likely else 'undecided'}: {text}, see below"
@@ -274,10 +271,7 @@ def _is_wide(verdict: Verdict, result: TestResult) -> bool:
 def _longer(
     result: TestResult, still: Sequence[Verdict], seconds: float | None = None, *options: str
 ) -> tuple[str, Command]:
-    """What to write in the marker of the test, empty if nothing, and the command, so that it is measured longer.
-
-    ``seconds``: of measuring that decide them; None if that is not known.
-    """
+    """What to write in the marker of the test, empty if nothing, and the command, so that it is measured longer."""
     terms, measured = result.definition.terms, result.measured
     if terms is None:
         return "", run_again(result, *options, f"--perf-budget {_rounded(seconds or _DEFAULT_S)}s")

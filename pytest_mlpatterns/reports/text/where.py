@@ -318,10 +318,7 @@ def functions_explain(metric: str) -> bool:
 
 
 def named_function(result: TestResult, part_ns: float, *, is_layer: bool) -> str:
-    """The function with the largest change, if that is a slowdown: ``normalize (model.py:41)``; empty if none is named.
-
-    ``is_layer``: whether it has to be a layer of this package, or has to be none.
-    """
+    """The function with the largest change, if that is a slowdown: ``normalize (model.py:41)``; else empty."""
     record = result.causes.profile
     if record is None or not record.changes or not 0 < record.changes[0].change.value * _IN_PART <= part_ns:
         return ""

@@ -290,10 +290,7 @@ class _Start:
 
 
 class _ServerProcesses(Processes):
-    """Supervised programs as the processes of a deployment; a warning at the end names those that had to be killed.
-
-    ``companions``: what runs beside them, and ends with them.
-    """
+    """Supervised programs as the processes of a deployment; a warning at the end names those that had to be killed."""
 
     def __init__(
         self, programs: SupervisedPrograms, name: str, directory: Path, *, companions: Sequence[Deployment]

@@ -25,8 +25,6 @@ class ModelMetadata:
 
     The names, datatypes and shapes of the tensors come from the first V2 inference, because a Python callable does
     not declare them.
-
-    ``inputs``: name, datatype and shape of each input tensor; empty before the first V2 inference.
     """
 
     def __init__(self, name: str, caller: ModelCaller, tally: WireTally) -> None:

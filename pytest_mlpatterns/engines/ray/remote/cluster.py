@@ -58,10 +58,7 @@ def on_node(kind: Any, node: str, **options: Any) -> Any:
 
 
 def measured_offset(ask: Callable[[], tuple[str, int]]) -> ClockOffset:
-    """How far the clock of a node is ahead of the clock of this process.
-
-    ``ask``: asks the node for the identity of its machine, and for the present on its clock, in nanoseconds.
-    """
+    """How far the clock of a node is ahead of the clock of this process."""
     trips, machine = [], ""
     for _ in range(_ROUND_TRIPS):
         sent_ns = time.perf_counter_ns()
