@@ -3,8 +3,6 @@
 A result file is read without measuring again. An error is reported in one line.
 """
 
-from __future__ import annotations
-
 import argparse
 import contextlib
 import os
@@ -14,7 +12,6 @@ import sys
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.cli.accept_command import add_accept_command
 from pytest_mlpatterns.cli.bisect_command import add_bisect_command
@@ -35,12 +32,10 @@ from pytest_mlpatterns.cli.verdict_command import VERDICT_ERROR, add_verdict_com
 from pytest_mlpatterns.errors import BaselineFileError, MlpatternsError, ResultFileError
 from pytest_mlpatterns.records.baseline_entry import Baselines
 from pytest_mlpatterns.removed import why_removed
+from pytest_mlpatterns.reports.files.result_file import Results
 from pytest_mlpatterns.system.files import MOST_BYTES
 from pytest_mlpatterns.system.owned_files import temporary_directory
 from pytest_mlpatterns.wording import count, did_you_mean, named, visible
-
-if TYPE_CHECKING:
-    from pytest_mlpatterns.reports.files.result_file import Results
 
 _FAILED = 2  # Exit code of a command that failed, as of a usage error
 _NO_READER = 141  # Exit code if the reader of the output went before the command was done, as of a shell

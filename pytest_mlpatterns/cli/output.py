@@ -4,22 +4,18 @@ A command does not fail if its output is closed or its reader ends early. This m
 text.
 """
 
-from __future__ import annotations
-
 import argparse
 import contextlib
 import io
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO, TypeAlias
+from typing import TextIO, TypeAlias
 
 from pytest_mlpatterns.errors import ResultFileError, SettingError
+from pytest_mlpatterns.reports.files.result_file import Results
 from pytest_mlpatterns.system.files import read_text, replace_file
 from pytest_mlpatterns.wording import named, shown, visible
-
-if TYPE_CHECKING:
-    from pytest_mlpatterns.reports.files.result_file import Results
 
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"  # not generic when it runs
 

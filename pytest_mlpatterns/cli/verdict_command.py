@@ -1,28 +1,23 @@
 """``python -m pytest_mlpatterns verdict``: the kind of each test of a result file, and an exit code."""
 
-from __future__ import annotations
-
+import argparse
 import json
 import shlex
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pytest_mlpatterns.cli.output import Commands, add_command, discard_output, for_people, read_results_file
 from pytest_mlpatterns.errors import ResultFileError
 from pytest_mlpatterns.records.result import FailedTest, RunEnd, TestResult
 from pytest_mlpatterns.records.result_parts import Location
 from pytest_mlpatterns.records.verdict import OPEN_KINDS, Gate, Kind, Outcome
+from pytest_mlpatterns.reports.files.result_file import Results
 from pytest_mlpatterns.reports.text.failure import failures_of, next_step
 from pytest_mlpatterns.reports.text.summary_table import headline, incompleteness, kind_word, kinds_of
 from pytest_mlpatterns.reports.text.undecided import Command, busy_machine, open_step, run_again
 from pytest_mlpatterns.wording import count
-
-if TYPE_CHECKING:
-    import argparse
-
-    from pytest_mlpatterns.reports.files.result_file import Results
 
 VERDICT_ERROR = 1
 """Exit code if a test is broken, or if there is no verdict: the file cannot be read, or the arguments are wrong."""

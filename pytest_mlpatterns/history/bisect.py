@@ -11,8 +11,6 @@ Format, version 1 (2026): ``{"format": "pytest-mlpatterns-bisect", "version": 1,
 another search, of another version or with damaged events counts as none. One of another format is left alone.
 """
 
-from __future__ import annotations
-
 import contextlib
 import json
 import math
@@ -20,7 +18,7 @@ import os
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 from msgspec import Meta, Struct, ValidationError, convert
 from msgspec.structs import replace
@@ -40,18 +38,16 @@ from pytest_mlpatterns.analysis.metrics.metric import Metric
 from pytest_mlpatterns.analysis.statistics.log_ratio import LogRatio
 from pytest_mlpatterns.analysis.verdicts.tolerances import judged_statistic
 from pytest_mlpatterns.errors import DeploymentError, SettingError
+from pytest_mlpatterns.history.checkout import CommitRange
 from pytest_mlpatterns.history.commit_runs import CommitRun, MeasuredAs, NotRun, WhyNotRun, limit_s
 from pytest_mlpatterns.records.bisect import BisectResult, CommitName, SearchedCommit, SearchEnd, SearchExtent, WhyRange
 from pytest_mlpatterns.records.codec import plain
 from pytest_mlpatterns.records.json_text import parsed
 from pytest_mlpatterns.reports.text.where import where_texts
+from pytest_mlpatterns.revision.commits import Revision
 from pytest_mlpatterns.system.files import read_text, replace_file
 from pytest_mlpatterns.system.owned_files import remove_file
 from pytest_mlpatterns.wording import listed, named
-
-if TYPE_CHECKING:
-    from pytest_mlpatterns.history.checkout import CommitRange
-    from pytest_mlpatterns.revision.commits import Revision
 
 _FORMAT = "pytest-mlpatterns-bisect"
 _VERSION = 1  # Version of the state file's form; a file of another one is refused

@@ -16,7 +16,6 @@ from collections.abc import Callable, Sequence
 from enum import StrEnum
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -29,6 +28,7 @@ from pytest_mlpatterns.records.result import TestResult
 from pytest_mlpatterns.records.verdict import Gate
 from pytest_mlpatterns.reports.files.result_file import read_results
 from pytest_mlpatterns.revision.client import error_line, without_markers
+from pytest_mlpatterns.revision.commits import Revision
 from pytest_mlpatterns.revision.worktree import Worktree, checkout, remove_stale, unheard
 from pytest_mlpatterns.system.child import Child
 from pytest_mlpatterns.system.files import read_text
@@ -37,9 +37,6 @@ from pytest_mlpatterns.system.installed_copies import require_no_copy
 from pytest_mlpatterns.system.scratch_directory import ScratchDirectory
 from pytest_mlpatterns.units import format_duration
 from pytest_mlpatterns.wording import count, listed
-
-if TYPE_CHECKING:
-    from pytest_mlpatterns.revision.commits import Revision
 
 _SERVER = "pytest_mlpatterns.plugin.commit_run"
 _SHOWN = 4  # Most tests that a message names

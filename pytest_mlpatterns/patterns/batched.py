@@ -1,7 +1,5 @@
 """The pattern ``Batched``: requests gathered into one model call."""
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import inspect
@@ -11,7 +9,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from itertools import accumulate, chain
 from time import perf_counter_ns
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pytest_mlpatterns.fields import set_whole
 from pytest_mlpatterns.patterns.arguments import NO_VARIABLES, set_variables
@@ -32,10 +30,8 @@ from pytest_mlpatterns.patterns.model_thread import ModelThread
 from pytest_mlpatterns.patterns.pattern import Pattern
 from pytest_mlpatterns.patterns.request_clock import BATCH_WAIT, RequestClock, counts_calls, current_clock, set_clock
 from pytest_mlpatterns.patterns.stream import NOT_STREAMED, refuse_stream
+from pytest_mlpatterns.patterns.tally import Tally
 from pytest_mlpatterns.units import parse_duration
-
-if TYPE_CHECKING:
-    from pytest_mlpatterns.patterns.tally import Tally
 
 ADAPTIVE = "adaptive"  # Value of ``max_wait`` that adjusts the wait to the arrivals
 

@@ -1,21 +1,16 @@
 """The pattern ``Cached``: outputs remembered by their input, in memory or in Redis."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.fields import set_whole
 from pytest_mlpatterns.patterns.arguments import MEMORY, NO_VARIABLES, check_store, set_variables
 from pytest_mlpatterns.patterns.layer import Handler, Resources
 from pytest_mlpatterns.patterns.pattern import Pattern
+from pytest_mlpatterns.patterns.tally import Tally
 from pytest_mlpatterns.units import parse_duration
 from pytest_mlpatterns.wording import shown
-
-if TYPE_CHECKING:
-    from pytest_mlpatterns.patterns.tally import Tally
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,12 +1,10 @@
 """The pattern ``Cascade``: a cheap model answers first, and a heavy one what the cheap one is unsure about."""
 
-from __future__ import annotations
-
 import inspect
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from time import perf_counter_ns
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.fields import check_truth, unrun_answer, unrun_function
@@ -15,10 +13,8 @@ from pytest_mlpatterns.patterns.layer import Answer, Handler, Resources, matched
 from pytest_mlpatterns.patterns.pattern import MODEL, LayerNode, ModelNode, Node, Pattern
 from pytest_mlpatterns.patterns.pipeline import checked_models, distinct_names, model_nodes
 from pytest_mlpatterns.patterns.stream import refuse_stream
+from pytest_mlpatterns.patterns.tally import Tally
 from pytest_mlpatterns.wording import shown
-
-if TYPE_CHECKING:
-    from pytest_mlpatterns.patterns.tally import Tally
 
 
 @dataclass(frozen=True, slots=True)

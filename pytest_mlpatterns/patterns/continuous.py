@@ -1,14 +1,12 @@
 """The pattern ``Continuous``: continuous batching, in which requests join and leave the batch between its steps."""
 
-from __future__ import annotations
-
 import asyncio
 import inspect
 from collections import deque
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from time import perf_counter_ns
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.fields import set_whole
@@ -25,9 +23,7 @@ from pytest_mlpatterns.patterns.request_clock import (
     set_clock,
 )
 from pytest_mlpatterns.patterns.stream import Stream, check_one_input
-
-if TYPE_CHECKING:
-    from pytest_mlpatterns.patterns.tally import Tally
+from pytest_mlpatterns.patterns.tally import Tally
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,13 +1,11 @@
 """The pattern ``Ensemble``: several models called in parallel, their outputs combined into one."""
 
-from __future__ import annotations
-
 import asyncio
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from time import perf_counter_ns
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.patterns.arguments import NO_VARIABLES, set_variables
@@ -16,10 +14,8 @@ from pytest_mlpatterns.patterns.pattern import LayerNode, ModelNode, Node, Patte
 from pytest_mlpatterns.patterns.pipeline import checked_models, distinct_names, model_nodes
 from pytest_mlpatterns.patterns.request_clock import RequestClock, current_clock, set_clock
 from pytest_mlpatterns.patterns.stream import refuse_stream
+from pytest_mlpatterns.patterns.tally import Tally
 from pytest_mlpatterns.wording import shown
-
-if TYPE_CHECKING:
-    from pytest_mlpatterns.patterns.tally import Tally
 
 
 @dataclass(frozen=True, slots=True)

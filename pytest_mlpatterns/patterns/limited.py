@@ -1,14 +1,12 @@
 """The pattern ``Limited``: a bound on the requests in flight, and load shedding beyond it."""
 
-from __future__ import annotations
-
 import asyncio
 import math
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from time import perf_counter_ns
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pytest_mlpatterns.fields import set_whole
 from pytest_mlpatterns.patterns.arguments import NO_VARIABLES, set_variables
@@ -17,11 +15,9 @@ from pytest_mlpatterns.patterns.model_thread import OffLoop
 from pytest_mlpatterns.patterns.pattern import Pattern
 from pytest_mlpatterns.patterns.request_clock import QUEUE_WAIT, charge
 from pytest_mlpatterns.patterns.stream import StreamSource
+from pytest_mlpatterns.patterns.tally import Tally
 from pytest_mlpatterns.units import parse_duration
 from pytest_mlpatterns.wording import count
-
-if TYPE_CHECKING:
-    from pytest_mlpatterns.patterns.tally import Tally
 
 _MOST = 100_000  # Most requests in flight or waiting; one machine has no more sockets for them
 

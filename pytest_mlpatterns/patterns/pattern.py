@@ -12,18 +12,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import Field, dataclass, fields, is_dataclass, replace
 from datetime import timedelta
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.patterns.arguments import NO_VARIABLES, Variables, without_password
 from pytest_mlpatterns.patterns.layer import Handler, Resources
+from pytest_mlpatterns.patterns.tally import Tally
 from pytest_mlpatterns.records.addressing import Balance
 from pytest_mlpatterns.records.layer_description import LayerKind
 from pytest_mlpatterns.records.package_layers import describe_layer_kind
 from pytest_mlpatterns.wire import Wire
-
-if TYPE_CHECKING:
-    from pytest_mlpatterns.patterns.tally import Tally
 
 MAX_PROCESSES = 64  # Maximum number of service processes of one pattern
 MODEL = "model"  # Placeholder for ``perf_model`` among the stages of a pipeline or the models of an ensemble

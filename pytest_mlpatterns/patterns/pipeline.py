@@ -1,14 +1,12 @@
 """The pattern ``Pipeline``: stages in series, in one process or in one process each."""
 
-from __future__ import annotations
-
 import inspect
 from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
 from time import perf_counter_ns
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.fields import check_truth
@@ -26,10 +24,8 @@ from pytest_mlpatterns.patterns.pattern import (
     name_of,
 )
 from pytest_mlpatterns.patterns.stream import StreamSource, refuse_stream, streams
+from pytest_mlpatterns.patterns.tally import Tally
 from pytest_mlpatterns.wording import shown
-
-if TYPE_CHECKING:
-    from pytest_mlpatterns.patterns.tally import Tally
 
 
 def checked_models(pattern: Pattern, field: str) -> tuple[Any, ...]:

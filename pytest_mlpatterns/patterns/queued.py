@@ -8,7 +8,7 @@ from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from time import perf_counter_ns
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 from pytest_mlpatterns.fields import check_truth, set_whole
 from pytest_mlpatterns.patterns.arguments import MEMORY, NO_VARIABLES, check_store, set_variables
@@ -16,10 +16,8 @@ from pytest_mlpatterns.patterns.layer import Handler, LostError, ProcessHandler,
 from pytest_mlpatterns.patterns.pattern import MAX_PROCESSES, LayerNode, Node, Pattern, ProcessGroup, build
 from pytest_mlpatterns.patterns.request_clock import QUEUE_WAIT, charge, current_clock, set_clock
 from pytest_mlpatterns.patterns.stream import NOT_STREAMED, Stream
+from pytest_mlpatterns.patterns.tally import Tally
 from pytest_mlpatterns.records.addressing import Balance, Balancer
-
-if TYPE_CHECKING:
-    from pytest_mlpatterns.patterns.tally import Tally
 
 _NOT_POLLED = (
     "the model streams its answers, and Queued(wait=False) keeps whole ones for clients that poll; write Queued(), "

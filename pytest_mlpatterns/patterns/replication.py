@@ -1,10 +1,8 @@
 """One process, the whole service several times, or a gateway before a service of its own."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.fields import set_whole
@@ -12,12 +10,10 @@ from pytest_mlpatterns.patterns.arguments import NO_VARIABLES, set_variables
 from pytest_mlpatterns.patterns.layer import Handler, ProcessHandler, Resources
 from pytest_mlpatterns.patterns.pattern import MAX_PROCESSES, Composed, LayerNode, Node, Pattern, ProcessGroup, build
 from pytest_mlpatterns.patterns.replica_choice import BalancedLayer, Rule
+from pytest_mlpatterns.patterns.tally import Tally
 from pytest_mlpatterns.records.addressing import Balance
 from pytest_mlpatterns.wire import Wire
 from pytest_mlpatterns.wording import shown
-
-if TYPE_CHECKING:
-    from pytest_mlpatterns.patterns.tally import Tally
 
 _BALANCES = tuple(map(str, (*Balance, *Rule)))
 """The balances of ``Replicated``: first what the load generator knows, then what only a gateway does."""

@@ -8,7 +8,6 @@ import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING
 
 import pytest
 from msgspec import Struct
@@ -35,6 +34,7 @@ from pytest_mlpatterns.measurement.system_under_test import (
     with_client,
 )
 from pytest_mlpatterns.plugin.collection import Collection, MarkerReading, PerfItem
+from pytest_mlpatterns.plugin.engine_sessions import EngineSessions
 from pytest_mlpatterns.plugin.name_hints import misspelled_fixture
 from pytest_mlpatterns.plugin.options import ENGINE_OPTIONS, given_options
 from pytest_mlpatterns.records.result import id_from
@@ -44,9 +44,6 @@ from pytest_mlpatterns.serving.model_version import model_version
 from pytest_mlpatterns.wording import shown
 from pytest_mlpatterns.workload.payload import Payload
 from pytest_mlpatterns.workload.request_builder import RequestBuilder
-
-if TYPE_CHECKING:
-    from pytest_mlpatterns.plugin.engine_sessions import EngineSessions
 
 _OF_COMMAND = (
     "patterns",

@@ -1,18 +1,16 @@
 """The revision that ``--perf-against`` names: its files, and a client for each test there."""
 
-from __future__ import annotations
-
 import contextlib
 import functools
 import os
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 from msgspec.structs import replace
 
+from pytest_mlpatterns.config.run_settings import RunSettings
 from pytest_mlpatterns.config.settings import Settings
 from pytest_mlpatterns.engines.engine import EngineSession
 from pytest_mlpatterns.errors import MlpatternsError
@@ -20,6 +18,7 @@ from pytest_mlpatterns.judging.revision_comparison import least_ns
 from pytest_mlpatterns.plugin.collection import MEASURED_COMMIT
 from pytest_mlpatterns.plugin.options import given_options, values_of_conftests
 from pytest_mlpatterns.revision.client import RevisionClient
+from pytest_mlpatterns.revision.commits import Revision
 from pytest_mlpatterns.revision.dependencies import change_note
 from pytest_mlpatterns.revision.environment import revision_environment
 from pytest_mlpatterns.revision.messages import InheritedOptions
@@ -29,10 +28,6 @@ from pytest_mlpatterns.system.installed_copies import require_no_copy
 from pytest_mlpatterns.units import format_duration
 from pytest_mlpatterns.wording import count, visible
 from pytest_mlpatterns.workload.schedule import Schedule
-
-if TYPE_CHECKING:
-    from pytest_mlpatterns.config.run_settings import RunSettings
-    from pytest_mlpatterns.revision.commits import Revision
 
 _CACHE = "mlpatterns-environments"
 _OPTIONS_OF_A_TEST = ("patterns", "startup-timeout", "cpus", "engine")

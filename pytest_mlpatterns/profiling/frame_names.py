@@ -5,23 +5,18 @@ becomes the qualified name (``Digits.predict``), a path without the machine, and
 comprehensions belong to the function around them; a function inside another one goes by its own name.
 """
 
-from __future__ import annotations
-
 import ast
 import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
+from pytest_mlpatterns.profiling.py_spy import RawFrame
 from pytest_mlpatterns.records.package_layers import LAYER_KINDS
 from pytest_mlpatterns.records.profile import Frame, Owner
-
-if TYPE_CHECKING:
-    from pytest_mlpatterns.profiling.py_spy import RawFrame
 
 _PACKAGES = re.compile(r".*/(?:site|dist)-packages/")
 _STANDARD = re.compile(r".*/(?:lib|lib64)/python3[.\d]*t?/|.*/Python\.framework/Versions/[^/]+/lib/python3[.\d]*/")

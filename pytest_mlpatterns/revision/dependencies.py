@@ -3,8 +3,6 @@
 It reads files and follows what they name, within bounds: a revision may contain anything.
 """
 
-from __future__ import annotations
-
 import configparser
 import hashlib
 import json
@@ -13,13 +11,11 @@ import re
 import tomllib
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from pytest_mlpatterns.revision.worktree import Worktree
 from pytest_mlpatterns.system.git import Git
 from pytest_mlpatterns.wording import listed
-
-if TYPE_CHECKING:
-    from pytest_mlpatterns.revision.worktree import Worktree
 
 _FILES = (
     "requirements*.txt",

@@ -8,19 +8,17 @@ over. No load goes this way.
 from __future__ import annotations
 
 import contextlib
+import ssl
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import httpcore
 import httpx
 
 from pytest_mlpatterns.units import format_duration, format_size
 from pytest_mlpatterns.wire.stream_request import names_stream
-
-if TYPE_CHECKING:
-    import ssl
 
 MAX_ANSWER_BYTES = 256 * 2**20  # Most bytes of a functional answer, decompressed
 _MAX_PAGE_BYTES = 16 * 2**20  # Largest page that is read of a service, such as its description: taste

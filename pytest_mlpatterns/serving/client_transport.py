@@ -3,12 +3,10 @@
 No load goes this way.
 """
 
-from __future__ import annotations
-
 import asyncio
 import socket
+import ssl
 import threading
-from typing import TYPE_CHECKING
 
 import httpx
 
@@ -16,10 +14,6 @@ from pytest_mlpatterns.errors import DeploymentError
 from pytest_mlpatterns.serving.bounded_client import BoundedTransport
 from pytest_mlpatterns.wire import WireError
 from pytest_mlpatterns.workload.own_client import PICKLED, Caller, ClientWire, run_now
-
-if TYPE_CHECKING:
-    import ssl
-
 
 _DEFAULT_TIMEOUT_S = 30.0  # Time limit of a call without one, in seconds
 

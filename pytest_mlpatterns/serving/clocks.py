@@ -4,13 +4,11 @@ On a busy machine the wait for a core is most of what a server seems to take. Th
 a stretch of code, so it is taken out of the times that can contain it, in proportion.
 """
 
-from __future__ import annotations
-
 import gc
 import weakref
 from collections.abc import Callable, Iterator, Mapping
 from time import perf_counter_ns
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import orjson
 
@@ -25,9 +23,7 @@ from pytest_mlpatterns.patterns.request_clock import (
     RequestClock,
 )
 from pytest_mlpatterns.records.telemetry import Awaiting, chain_name
-
-if TYPE_CHECKING:
-    from pytest_mlpatterns.system.thread_times import RunQueueClock
+from pytest_mlpatterns.system.thread_times import RunQueueClock
 
 _MOST_FRAMES = 100  # Most coroutines of a chain; a deeper one is cut
 _REQUESTS_WATCHED = 16  # Requests that are watched after a long one, and the interval at which one is watched anyway

@@ -4,17 +4,12 @@ A run replaces the results of an earlier one when it starts, so that no reader t
 Each pytest with ``--perf-json`` loads this module, which therefore imports nothing that measures or reads results.
 """
 
-from __future__ import annotations
-
 import datetime
 import json
 import os
 import platform
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from pathlib import Path
+from pathlib import Path
 
 FORMAT = "pytest-mlpatterns-results"
 VERSION = 2  # Version of the format; a file of another one is refused

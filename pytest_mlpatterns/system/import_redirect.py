@@ -7,22 +7,18 @@ environments inside the project are not the project's code and are not redirecte
 both variants. Paths are compared with symbolic links resolved.
 """
 
-from __future__ import annotations
-
 import contextlib
 import importlib
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from importlib.machinery import ModuleSpec
 from importlib.util import spec_from_file_location
+from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from pytest_mlpatterns.errors import DeploymentError
-
-if TYPE_CHECKING:
-    from importlib.machinery import ModuleSpec
-    from pathlib import Path
 
 _OURS = __name__.partition(".")[0]
 

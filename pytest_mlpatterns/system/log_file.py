@@ -5,21 +5,16 @@ load. Its parent looks at the size now and then, and gives the beginning of a lo
 stay as they are.
 """
 
-from __future__ import annotations
-
 import itertools
 import os
 import sys
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from msgspec import Struct
 
 from pytest_mlpatterns.units import format_size
 from pytest_mlpatterns.wording import marked
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 LIMIT_BYTES = 10 * 2**20  # Disk space of one log. A process can exceed it between two looks.
 LOOK_S = 0.25  # Interval between two looks at the size of a log

@@ -14,16 +14,13 @@ Bytes may be split anywhere, also in the middle of a character or between CR and
 knows whether it is text or JSON.
 """
 
-from __future__ import annotations
-
 import json
 import re
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import orjson
 
-if TYPE_CHECKING:
-    from pytest_mlpatterns.wire.wire import Wire
+from pytest_mlpatterns.wire.wire import Wire
 
 LONGEST_EVENT_BYTES = 16 * 2**20
 """Longest event; a stream with a longer one is refused, so that it cannot fill the memory."""

@@ -1,18 +1,14 @@
 """Lines of a text file that a test names, read one at a time and within a bound."""
 
-from __future__ import annotations
-
 import json
 import os
 import stat
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.units import format_size
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 def read_lines(path: Path, most_bytes: int) -> Iterator[str]:

@@ -32,7 +32,6 @@ import math
 import zlib
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 from msgspec import Struct
@@ -40,6 +39,7 @@ from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from pytest_mlpatterns.analysis.capacity.scaling import why_unknown
+from pytest_mlpatterns.analysis.choice.criteria import Requirement, SelectionCriteria
 from pytest_mlpatterns.analysis.metrics.definitions import metric_named, objectives_of, priced_metric
 from pytest_mlpatterns.analysis.metrics.metric import AtNmrt, Metric, Nmrt
 from pytest_mlpatterns.analysis.statistics.intervals import CONFIDENCE, PRIOR_DEGREES, t_quantile
@@ -49,10 +49,6 @@ from pytest_mlpatterns.records.result import RankedPattern, Ranking, TestResult
 from pytest_mlpatterns.records.verdict import Outcome
 from pytest_mlpatterns.units import Unit
 from pytest_mlpatterns.wording import listed
-
-if TYPE_CHECKING:
-    from pytest_mlpatterns.analysis.choice.criteria import Requirement, SelectionCriteria
-
 
 _GENERATOR = (
     "the load generator was the limit, so it may be better than its figures; share the load: perf(generators=2)"

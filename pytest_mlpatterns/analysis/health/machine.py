@@ -11,13 +11,10 @@ neighbours, and overloads (``analysis/capacity/overload.py``, ``judging/overload
 (``profiling/stack_times.py``) have factors of their own.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Sequence
 from functools import partial
 from statistics import fmean
-from typing import TYPE_CHECKING
 
 import numpy as np
 from msgspec import Struct
@@ -25,10 +22,8 @@ from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from pytest_mlpatterns.records.launch import Busy, Launch, NodeFigures, NodeUsage, Noise, Taken, Usage
+from pytest_mlpatterns.records.samples import Window
 from pytest_mlpatterns.units import format_percent
-
-if TYPE_CHECKING:
-    from pytest_mlpatterns.records.samples import Window
 
 OTHERS_CORES = 0.2  # Other processes are reported from this many cores on average; an idle desktop uses 0.05
 _OTHERS_RATIO = 0.05  # Share of all cores from which other processes are reported on large machines

@@ -3,24 +3,20 @@
 Pure. This module must not know which metrics there are.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import astuple
 from enum import Enum, StrEnum, auto
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from msgspec import Struct
 
+from pytest_mlpatterns.analysis.metrics.blocks import LaunchBlocks
 from pytest_mlpatterns.analysis.statistics.intervals import LAUNCH_SD, PRIOR_DEGREES
 from pytest_mlpatterns.records.latency import COUNTED_QUANTITIES
 from pytest_mlpatterns.records.launch import Capacity, Estimate, LaunchValue
 from pytest_mlpatterns.records.objective import Objective, Promise
 from pytest_mlpatterns.records.price import Price
 from pytest_mlpatterns.units import Unit, format_duration
-
-if TYPE_CHECKING:
-    from pytest_mlpatterns.analysis.metrics.blocks import LaunchBlocks
 
 
 class Role(Enum):

@@ -13,10 +13,11 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable
 from functools import partial
 from time import perf_counter_ns
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import httptools
 
+from pytest_mlpatterns.engines.local.messages import UpstreamNode
 from pytest_mlpatterns.patterns.layer import LostError, RequestError
 from pytest_mlpatterns.patterns.request_clock import (
     HOP,
@@ -33,9 +34,6 @@ from pytest_mlpatterns.records.addressing import Balance, Balancer
 from pytest_mlpatterns.serving.clocks import parts_in
 from pytest_mlpatterns.wire import Body, WireError, decode_answer, encode_request
 from pytest_mlpatterns.wire.kserve_v1 import ChunkReader, StreamError, decode_error, is_event_stream
-
-if TYPE_CHECKING:
-    from pytest_mlpatterns.engines.local.messages import UpstreamNode
 
 _MOST_UNREAD = 64  # Most pieces of a stream that wait for a reader slower than the service; then it is read no further
 _CLOSED = "the service behind closed the connection under a request; its process may have died"

@@ -16,7 +16,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from pickle import PickleBuffer
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import urlsplit
 
 import psutil
@@ -24,6 +24,7 @@ from msgspec.structs import replace
 
 from pytest_mlpatterns.engines.ray.cluster import SAME_CLOCK, ClockOffset, NodeFacts
 from pytest_mlpatterns.engines.ray.messages import Ended, Heard, HostFacts, Started
+from pytest_mlpatterns.engines.ray.session import RaySession
 from pytest_mlpatterns.errors import ChildError, MlpatternsError, SettingError
 from pytest_mlpatterns.loadgen.ceiling import (
     check_connections,
@@ -42,9 +43,6 @@ from pytest_mlpatterns.system.machine import machine_identity
 from pytest_mlpatterns.system.process_limits import allowed_connections
 from pytest_mlpatterns.system.scratch_directory import ScratchDirectory
 from pytest_mlpatterns.workload.endpoint import Endpoint
-
-if TYPE_CHECKING:
-    from pytest_mlpatterns.engines.ray.session import RaySession
 
 _HOSTS = "pytest_mlpatterns.engines.ray.remote.generator_hosts:hosts"
 _OPENING_NS = 100_000_000  # Least time from the order to open the window until it opens everywhere, in nanoseconds

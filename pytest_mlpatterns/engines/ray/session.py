@@ -6,8 +6,6 @@ A run is ``mlpatterns-<seconds since 1970>-<8 hexadecimal digits>``. All its nam
 touched.
 """
 
-from __future__ import annotations
-
 import contextlib
 import itertools
 import re
@@ -16,17 +14,15 @@ import threading
 from collections.abc import Iterable, Mapping
 from concurrent.futures import Future, InvalidStateError
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pytest_mlpatterns.engines.ray.cluster import ClusterFacts, describe
 from pytest_mlpatterns.engines.ray.messages import Call, DriverFailed, DriverReady, Leave, Raised, RayJob, Returned
 from pytest_mlpatterns.errors import ChildError, DeploymentError, MlpatternsError
 from pytest_mlpatterns.records.launch import Noise
 from pytest_mlpatterns.system.child import Child
+from pytest_mlpatterns.system.import_redirect import Stray
 from pytest_mlpatterns.wording import count
-
-if TYPE_CHECKING:
-    from pytest_mlpatterns.system.import_redirect import Stray
 
 _RUN = re.compile(r"(mlpatterns-(\d{9,11})-[0-9a-f]{8})(?:-[0-9a-z-]+)?")
 _FILES = ("pip", "uv", "conda")  # Fields that may be the path of a file, or something else

@@ -4,12 +4,10 @@ It names the parts of the page and their order, and makes those across tests: th
 the patterns. :mod:`pytest_mlpatterns.reports.html.fragments` has what stands around them.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import astuple
 from html import escape
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import quote
 
 from pytest_mlpatterns.analysis.capacity.overload import goodput_share, times_capacity
@@ -29,6 +27,7 @@ from pytest_mlpatterns.records.package_layers import layer_kind
 from pytest_mlpatterns.records.result import FailedTest, TestResult
 from pytest_mlpatterns.records.setup import CLUSTER
 from pytest_mlpatterns.records.verdict import Kind
+from pytest_mlpatterns.reports.files.result_file import Results
 from pytest_mlpatterns.reports.html.chart import Chart, Column, heading_of
 from pytest_mlpatterns.reports.html.drawing import chart_figure
 from pytest_mlpatterns.reports.html.fragments import (
@@ -64,9 +63,6 @@ from pytest_mlpatterns.reports.text.summary_table import SCORE_MEANING, counted,
 from pytest_mlpatterns.reports.text.undecided import busy_machine
 from pytest_mlpatterns.units import format_duration, format_percent
 from pytest_mlpatterns.wording import count
-
-if TYPE_CHECKING:
-    from pytest_mlpatterns.reports.files.result_file import Results
 
 _UNDECIDED = "No decision: the run has no weights. Give them with --perf-rank, or later with the command rank."
 """Below patterns that were evaluated and not ranked."""

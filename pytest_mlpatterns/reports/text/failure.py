@@ -4,17 +4,15 @@ It has at most 18 lines in a terminal of 80 columns: what a reader needs least i
 Also: ``analysis/verdicts/verdicts.py`` writes the sentence of a verdict, and ``reports/text/comparison.py`` the rows.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
 from pytest_mlpatterns import wording
 from pytest_mlpatterns.analysis.metrics.definitions import GROWTHS, priced_metric, streams_first, with_role
 from pytest_mlpatterns.analysis.metrics.metric import Role
+from pytest_mlpatterns.analysis.metrics.metrics import Metrics
 from pytest_mlpatterns.analysis.verdicts.tolerances import changes_to_accept
 from pytest_mlpatterns.records.launch import Estimate
 from pytest_mlpatterns.records.package_layers import answer_figures
@@ -26,9 +24,6 @@ from pytest_mlpatterns.reports.text.notes import changed_facts, overload_picture
 from pytest_mlpatterns.reports.text.terminal_text import latency_picture, load_picture, load_varies, width_of, wrapped
 from pytest_mlpatterns.reports.text.undecided import Command, accept_command, beside_recorded, open_step, run_again
 from pytest_mlpatterns.reports.text.where import functions_explain, where_texts
-
-if TYPE_CHECKING:
-    from pytest_mlpatterns.analysis.metrics.metrics import Metrics
 
 _TERMINAL = 80  # Columns that a line has with the prefix of pytest
 _PREFIX = 8  # Columns of pytest's prefix in the body of a test; at its definition there are 4

@@ -6,17 +6,15 @@ measurement, returns text. This module must not know how a launch is measured, n
 ``judging/settled_comparison.py`` the note on a test that passes although the machine is slower.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.analysis.capacity.overload import times_capacity
 from pytest_mlpatterns.analysis.capacity.step_impact import describe_impact, worst_of
 from pytest_mlpatterns.analysis.health.machine import crowding_note
 from pytest_mlpatterns.analysis.health.sustained import spread_note
 from pytest_mlpatterns.analysis.metrics.definitions import METRICS, nmrt_metric, objectives_of
+from pytest_mlpatterns.analysis.metrics.metrics import Metrics
 from pytest_mlpatterns.records.capacity import (
     Behaviour,
     Interval,
@@ -37,9 +35,6 @@ from pytest_mlpatterns.records.telemetry import LayerStats, straggler_shares
 from pytest_mlpatterns.reports.text.terminal_text import BARS
 from pytest_mlpatterns.units import SECOND_NS, format_count, format_duration, format_percent, format_rate, format_size
 from pytest_mlpatterns.wording import count, listed
-
-if TYPE_CHECKING:
-    from pytest_mlpatterns.analysis.metrics.metrics import Metrics
 
 
 def launch_notes(metrics: Metrics, *, kept: str, stretches: bool) -> list[str]:

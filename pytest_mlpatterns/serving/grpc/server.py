@@ -5,12 +5,10 @@ file ships. Inference messages stay bytes, so that tensors are views of the rece
 function runs on the event loop, as in the HTTP server.
 """
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from time import perf_counter_ns
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import grpc
 
@@ -21,13 +19,11 @@ from pytest_mlpatterns.patterns.tally import SplitTally
 from pytest_mlpatterns.serving.clocks import LoopWatch
 from pytest_mlpatterns.serving.http.inference_call import WireTally
 from pytest_mlpatterns.serving.http.metadata import ModelMetadata
+from pytest_mlpatterns.serving.http.model_caller import ModelCaller
 from pytest_mlpatterns.serving.http.stream_response import not_streamed
 from pytest_mlpatterns.wire import WireError
 from pytest_mlpatterns.wire.grpc_call import HEALTH, SERVICE, message_class
 from pytest_mlpatterns.wire.open_inference_grpc import encode_answer, outputs_in, read_call
-
-if TYPE_CHECKING:
-    from pytest_mlpatterns.serving.http.model_caller import ModelCaller
 
 _GRACE_S = 1.0  # Time that open calls have at the end, in seconds
 _SERVING = 1  # Value of the status in ``grpc.health.v1``

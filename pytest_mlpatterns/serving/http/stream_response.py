@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, MutableMapping
 from contextlib import aclosing
 from dataclasses import dataclass
 from time import perf_counter_ns
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from msgspec import Struct
 
@@ -16,12 +16,10 @@ from pytest_mlpatterns.patterns.request_clock import RequestClock
 from pytest_mlpatterns.patterns.stream import NOT_STREAMED, Stream
 from pytest_mlpatterns.patterns.tally import SplitTally
 from pytest_mlpatterns.serving.clocks import written_parts
+from pytest_mlpatterns.serving.http.inference_call import WireTally
 from pytest_mlpatterns.wire import WireError
 from pytest_mlpatterns.wire.kserve_v1 import DONE, encode_chunk, encode_error_event, encode_times_event
 from pytest_mlpatterns.wire.stream_events import EVENT_STREAM
-
-if TYPE_CHECKING:
-    from pytest_mlpatterns.serving.http.inference_call import WireTally
 
 HEADERS = ((b"content-type", EVENT_STREAM.encode()), (b"cache-control", b"no-cache"))  # Headers of a stream
 
