@@ -109,7 +109,7 @@ def visible(text: str) -> str:
     could otherwise clear the screen, paint another verdict, or command the program that runs CI: ``::error`` at the
     beginning of a line is spelled ``\x3a:error``, ``##[`` is spelled ``##\x5b``, and ``##vso[`` ``##vso\x5b``.
     """
-    return _COMMAND.sub(_spelled_command, spelled(text))
+    return _COMMAND.sub(lambda found: rf"##{found[2]}\x5b" if found[1] is None else rf"{found[1]}\x3a", spelled(text))
 
 
 def spelled(text: str) -> str:
@@ -120,7 +120,3 @@ def spelled(text: str) -> str:
 def marked(text: str) -> str:
     """The text with :data:`MARK` before each of its lines, which separates them from our own."""
     return "\n".join(f"{MARK}{line}" for line in text.splitlines())
-
-
-def _spelled_command(found: re.Match[str]) -> str:
-    return rf"##{found[2]}\x5b" if found[1] is None else rf"{found[1]}\x3a"

@@ -143,9 +143,6 @@ def add_history_command(commands: Commands) -> None:
     command.set_defaults(run=_show)
 
 
-# --- what is there ----------------------------------------------------------------------------------------------------
-
-
 class _Everything(Struct, frozen=True):
     """What a history holds."""
 
@@ -229,9 +226,6 @@ def _some(names: Sequence[str], joint: str = "and") -> str:
     """Names in a sentence, the first few of many."""
     left = len(names) - _MOST_NAMED
     return listed([*names[:_MOST_NAMED], *([f"{left:,} more"] if left > 0 else [])], joint) or "none"
-
-
-# --- showing ----------------------------------------------------------------------------------------------------------
 
 
 def _show(options: argparse.Namespace) -> int:

@@ -290,9 +290,6 @@ def _is_recorded(file: Path) -> bool:
     return any(file.name in read_text(one) for one in found if one.is_file())
 
 
-# --- what is tested --------------------------------------------------------------------------------------------------
-
-
 def _read_subject(text: str) -> Candidate:
     """What the command line names."""
     if text.startswith(("http://", "https://")):
@@ -407,9 +404,6 @@ def _inputs_in(file: str) -> SampleInputs:
     return SampleInputs(InputKind.FILE, file=path.as_posix())
 
 
-# --- the test file ---------------------------------------------------------------------------------------------------
-
-
 def _default_file(subject: Subject, directory: Path) -> Path:
     """``test_perf.py`` among the tests of the project; at its top if the test can import the model only there."""
     is_at_top = subject.kind is SubjectKind.MODEL and subject.is_local
@@ -431,9 +425,6 @@ def _pytest(arguments: Sequence[str], *, is_shown: bool) -> subprocess.Completed
     """Run pytest as its command does, which does not add the current directory to the import path."""
     command = [sys.executable, "-P", "-m", "pytest", *arguments]
     return subprocess.run(command, capture_output=not is_shown, encoding="utf-8", errors="replace", check=False)
-
-
-# --- the user --------------------------------------------------------------------------------------------------------
 
 
 def _is_asked() -> bool:

@@ -129,9 +129,6 @@ def _pattern(path: str) -> str:
     return '"' + escaped.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
-# --- its bytes --------------------------------------------------------------------------------------------------------
-
-
 def _read_lines(content: bytes, name: str) -> HistoryRead:
     """The lines of a history; ``name`` stands for the history in messages."""
     lines: dict[bytes, HistoryLine] = {}

@@ -336,7 +336,7 @@ def _check_start(kind: str, target: App | Command) -> None:
     """Check the fields that ``App`` and ``Command`` share, and copy the mutable one."""
     __tracebackhide__ = True
     for name, value in (("path", target.path), ("ready", target.ready)):
-        if value is not None and not _is_path(value):
+        if value is not None and not (isinstance(value, str) and value.startswith("/") and _is_plain(value)):
             found = shown(public_command(value))
             raise SettingError(
                 f'{kind}({name}={found}), expected a path such as "/predict"; quote it if it is not ASCII'
@@ -407,10 +407,6 @@ def _words_of(command: object, found: str) -> tuple[str, ...]:
         return tuple(map(str, command))
     except ValueError:  # a number of more than 4,300 digits
         raise SettingError(f"{found}, expected words of text") from None
-
-
-def _is_path(value: object) -> bool:
-    return isinstance(value, str) and value.startswith("/") and _is_plain(value)
 
 
 def _is_plain(text: str) -> bool:

@@ -84,9 +84,6 @@ def process_facts(pid: int, modules: Iterable[str] | None = None) -> Environment
     }
 
 
-# --- the system and its limits ----------------------------------------------------------------------------------------
-
-
 def _of_system() -> dict[str, str]:
     found = {"kernel": f"{platform.system()} {platform.release()}", "libc": _libc()}
     found["governor"] = _first_line("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
@@ -129,9 +126,6 @@ def _without_folders(name: str, value: str) -> str:
     return " ".join(map(os.path.basename, re.split("[ :]+", value))) if name == "LD_PRELOAD" else value
 
 
-# --- Python and packages ----------------------------------------------------------------------------------------------
-
-
 def _of_python() -> dict[str, str]:
     found = {"Python": platform.python_version(), "Python build": platform.python_compiler().strip("[]")}
     if platform.python_implementation() != "CPython":
@@ -170,9 +164,6 @@ def _mapped_packages(pid: int) -> Iterator[tuple[str, str]]:
     if libraries := sorted(os.path.basename(file) for file in files if _BLAS.match(os.path.basename(file))):
         yield "BLAS library", ", ".join(libraries)
     yield from _versions(distributions_of(files)).items()
-
-
-# --- libraries with threads of their own ------------------------------------------------------------------------------
 
 
 def _native_threads() -> dict[str, str]:

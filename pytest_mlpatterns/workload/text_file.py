@@ -16,7 +16,8 @@ def read_lines(path: Path, most_bytes: int) -> Iterator[str]:
 
     Raises UnicodeDecodeError: it is not in UTF-8.
     """
-    with open(path, encoding="utf-8-sig", opener=_open_at_once) as file:
+    at_once = os.O_NONBLOCK | os.O_CLOEXEC  # without waiting for the writer of a pipe
+    with open(path, encoding="utf-8-sig", opener=lambda name, flags: os.open(name, flags | at_once)) as file:
         status = os.fstat(file.fileno())
         if not stat.S_ISREG(status.st_mode):
             raise OSError("it is a pipe, a socket or a device; name a regular file")
@@ -29,11 +30,6 @@ def read_lines(path: Path, most_bytes: int) -> Iterator[str]:
             if left < 0:  # it grows, or its file system knows no sizes
                 raise OSError(f"it has over {most}; name a part of it")
             yield line.removesuffix("\n")
-
-
-def _open_at_once(path: str, flags: int) -> int:
-    """Open a file without waiting for a writer if it is a pipe."""
-    return os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC)
 
 
 def read_json_lines(path: Path, most_bytes: int) -> Iterator[tuple[int, Any]]:

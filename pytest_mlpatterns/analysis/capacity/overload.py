@@ -321,11 +321,6 @@ def _pieces_of(requests: int) -> int:
     return max(2, min(_PIECES, requests // PIECE_REQUESTS))
 
 
-def _least_error(in_time: int, requests: int) -> float:
-    """Standard error of the answers in time, each by chance."""
-    return math.sqrt(in_time * (requests - in_time) / requests)
-
-
 def _step(load: OfferedLoad, window: Window, limit_ns: float, *, load_ratio: float | None = None) -> OverloadStep:
     samples = load.samples
     inside = samples.due_in(window)
@@ -341,7 +336,8 @@ def _step(load: OfferedLoad, window: Window, limit_ns: float, *, load_ratio: flo
     rates = np.histogram(due_ns[in_time], edges)[0] * pieces / seconds
     error_rps = float(np.std(rates, ddof=1)) / math.sqrt(pieces)
     if pieces < _PIECES:  # few pieces may be alike by chance
-        error_rps = max(error_rps, _least_error(int(in_time.sum()), total) / seconds)
+        kept = int(in_time.sum())
+        error_rps = max(error_rps, math.sqrt(kept * (total - kept) / total) / seconds)
     return OverloadStep(
         load_ratio=load.load_ratio if load_ratio is None else load_ratio,
         offered_rps=int(inside.sum()) / seconds,

@@ -260,7 +260,9 @@ def judge_hurt(found: Sequence[AroundStep], limit: HurtLimit, *, confidence: flo
     if least > allowed and is_confirmed:
         outcome = Outcome.FAIL
     name = found[0].step.name
-    reason = f"{_percentile_words(before_ns, everything, limit, step=name)}; {_seen(found, limit)}"
+    now, before = (_time(_percentile(values, limit.percentile)) for values in (everything, before_ns))
+    around = f"p{limit.percentile:g} latency {now} around the step {name}"
+    reason = f"{around}, {before} before it; limit {limit.text}; {_seen(found, limit)}"
     if outcome is Outcome.INCONCLUSIVE:
         reason = f"{reason}; {_why_open(before_ns, everything.size, limit, confidence=confidence)}"
     return Verdict("unhurt", "limit", outcome, reason)
@@ -303,7 +305,8 @@ def judge_step_recovery(found: Sequence[AroundStep], limit: HurtLimit, within_ns
         if outcome is Outcome.INCONCLUSIVE:
             words += '; watch it longer: perf(duration="20s")'
     else:
-        words = f"well again {_recovery_words(estimate)} after the step {name} began {outcome.verb} within {within}"
+        took = f"{_shown(estimate.value)} ({_shown(estimate.low)} to {_shown(estimate.high)})"
+        words = f"well again {took} after the step {name} began {outcome.verb} within {within}"
     return Verdict("recovery", "limit", outcome, f"{words}; {_seen(found, limit)}")
 
 
@@ -358,14 +361,6 @@ def _seen(found: Sequence[AroundStep], limit: HurtLimit) -> str:
     return f"{which}{describe_impact(worst_of(impacts))}"
 
 
-def _percentile_words(
-    before_ns: NDArray[np.float64], around_ns: NDArray[np.float64], limit: HurtLimit, *, step: str
-) -> str:
-    now, before = (_time(_percentile(values, limit.percentile)) for values in (around_ns, before_ns))
-    around = f"p{limit.percentile:g} latency {now} around the step {step}"
-    return f"{around}, {before} before it; limit {limit.text}"
-
-
 def _why_open(before_ns: NDArray[np.float64], around: int, limit: HurtLimit, *, confidence: float) -> str:
     """Which requests are too few, if any are."""
     needed = min_samples(limit.percentile, (1 + confidence) / 2)
@@ -383,11 +378,6 @@ def _without_hurt(allowed: float, confidence: float) -> float:
     """Requests without a hurt one whose interval is below a share: z² (1 - share) / share of the Wilson interval."""
     one = wilson_interval(0, 1, confidence).high  # z² / (1 + z²)
     return one / (1 - one) * (1 - allowed) / allowed
-
-
-def _recovery_words(found: Estimate) -> str:
-    between = f"{_shown(found.low)} to {_shown(found.high)}"
-    return f"{_shown(found.value)} ({between})"
 
 
 def _shown(recovery_ns: float) -> str:

@@ -182,9 +182,6 @@ def _parts(launch: Launch, metric: SplitMetric, whole: _Whole) -> dict[_Key, tup
     return {**parts, rest: (mean, median)}
 
 
-# --- what the outermost process measured -----------------------------------------------------------------------------
-
-
 def _layer(launch: Launch) -> LayerStats | None:
     """What the outermost process measured of its requests; None if none did, as in a service of the user's own."""
     found = () if launch.stats is None else launch.stats.layers_named(SPLIT_LAYER)
@@ -250,9 +247,6 @@ def _calls(layer: LayerStats) -> dict[str, float]:
     counted = ((counter, times) for counter, times in layer.counters.items() if not counter.startswith(_OF_STREAMS))
     named = ((counter.rpartition("/"), times) for counter, times in counted)
     return {of: times / requests for (of, _, name), times in named if name == "calls"}
-
-
-# --- what another server reports -------------------------------------------------------------------------------------
 
 
 def _reported(launch: Launch, service: tuple[float, float], requests: int) -> dict[_Key, tuple[float, float]]:

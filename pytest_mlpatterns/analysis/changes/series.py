@@ -224,9 +224,6 @@ def _by_position(lines: Iterable[HistoryLine]) -> list[HistoryLine]:
     return [line for _, _, line in sorted(placed, key=lambda one: one[:2])]
 
 
-# --- values ---------------------------------------------------------------------------------------------------------
-
-
 def _series_of_values(lines: Sequence[HistoryLine]) -> Iterable[Series]:
     by_course: dict[tuple[str, str, str], list[HistoryLine]] = {}
     for line in lines:
@@ -270,9 +267,6 @@ def _weighed(logs: Sequence[float], errors: Sequence[float], sd: float) -> tuple
     scatter = sum(weight * (log - mean) ** 2 for weight, log in zip(weights, logs, strict=True))
     variance, _ = drawn_variance(PRIOR_DEGREES, 1.0, scatter=scatter, degrees=len(logs) - 1)
     return mean, math.sqrt(variance / total)
-
-
-# --- ratios ---------------------------------------------------------------------------------------------------------
 
 
 def _series_of_ratios(lines: Sequence[HistoryLine]) -> Iterable[Series]:

@@ -118,9 +118,6 @@ def layers_of_windows(runs: int) -> tuple[tuple[NDArray[np.int64], int], ...]:
     return tuple(layers)
 
 
-# --- independent runs around a level -------------------------------------------------------------------------------
-
-
 class _Runs:
     """Tamed runs of one stretch, and the test of a change between two of them."""
 
@@ -322,9 +319,6 @@ def _significant(runs: _Runs, places: Sequence[int]) -> list[int]:
         del left[worst]
         left = _moved(runs, left, slice(max(worst - 1, 0), worst + 1))
     return left
-
-
-# --- increments -----------------------------------------------------------------------------------------------------
 
 
 def _steps_of_increments(

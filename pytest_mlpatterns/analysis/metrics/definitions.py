@@ -44,7 +44,6 @@ from pytest_mlpatterns.analysis.metrics.stream_blocks import StreamBlocks
 from pytest_mlpatterns.analysis.statistics.intervals import LAUNCH_SD
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.records.latency import STREAM_QUANTITIES
-from pytest_mlpatterns.records.launch import Capacity, LaunchValue
 from pytest_mlpatterns.records.layer_description import CPU_FLOOR_NS, LATENCY_FLOOR_NS
 from pytest_mlpatterns.records.objective import Objective, Promise, parse_objective, parse_promise
 from pytest_mlpatterns.records.package_layers import answer_figures, own_figures, package_figures
@@ -67,10 +66,6 @@ def own_metrics() -> dict[str, Metric]:
 def layer_metrics() -> dict[str, Metric]:
     """The metrics of layers, by name: first of the package's patterns, then of others."""
     return {figure.name: METRICS[figure.name] for figure in package_figures()} | own_metrics()
-
-
-def _asl_at_nmrt(capacity: Capacity, _price: Price | None) -> LaunchValue | None:
-    return None if capacity.at_least else capacity.asl
 
 
 _SD_OF_TWO = math.sqrt(2) * LAUNCH_SD
@@ -159,7 +154,7 @@ _INDICES = (
         None,
         Unit.RATIO,
         floor=0.01,
-        kind=AtNmrt(_asl_at_nmrt),
+        kind=AtNmrt(lambda capacity, _price: None if capacity.at_least else capacity.asl),
         group=Group.RESOURCES,
         short_label="ASL at NMRT",
     ),

@@ -11,11 +11,11 @@ import contextvars
 import itertools
 import os
 import secrets
-import socket
 import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from msgspec import structs
 
@@ -31,7 +31,6 @@ from pytest_mlpatterns.serving.http.app import MAX_BODY_BYTES
 from pytest_mlpatterns.serving.model import ServicePlan, StartOptions, ended_on_error
 from pytest_mlpatterns.serving.processes import PackedLayer, QueueNode
 from pytest_mlpatterns.serving.readiness import await_ready, too_slow_to_load
-from pytest_mlpatterns.serving.redis.embedded_server import EmbeddedServer
 from pytest_mlpatterns.serving.redis.queue_worker import Subscription
 from pytest_mlpatterns.system.child import Child
 from pytest_mlpatterns.system.cpu_share import current_share, share_of_replica
@@ -39,6 +38,11 @@ from pytest_mlpatterns.system.sockets import held_port, listening_socket
 from pytest_mlpatterns.wire import codec_of
 from pytest_mlpatterns.workload.endpoint import Endpoint
 from pytest_mlpatterns.workload.own_client import served_wire
+
+if TYPE_CHECKING:
+    import socket
+
+    from pytest_mlpatterns.serving.redis.embedded_server import EmbeddedServer
 
 _Source = Listen | ListenGrpc | Subscription | Call  # Where a worker gets its requests from
 _ANSWER_TIMEOUT_S = 5.0  # Time limit for an answer of a worker

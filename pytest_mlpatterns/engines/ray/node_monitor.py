@@ -168,14 +168,10 @@ class ProcessKind(Enum):
 def kind_of(command: Sequence[str]) -> ProcessKind:
     """What a process does, by its command line; a title that a process wrote is its first part."""
     program = command[0].rpartition("/")[2] if command else ""
-    if program in _OF_RAY or program.startswith(_ACTORS_OF_RAY) or _is_agent(command):
+    is_script = any("/ray/" in part and part.endswith(".py") for part in command[1:4])  # such as an agent
+    if program in _OF_RAY or program.startswith(_ACTORS_OF_RAY) or is_script:
         return ProcessKind.RAY
     return ProcessKind.RUN if any(part.startswith(_CHILDREN) for part in command) else ProcessKind.OTHER
-
-
-def _is_agent(command: Sequence[str]) -> bool:
-    """Whether a script of Ray runs: an agent, the dashboard, the monitor of its logs."""
-    return any("/ray/" in part and part.endswith(".py") for part in command[1:4])
 
 
 @dataclass(slots=True, eq=False)

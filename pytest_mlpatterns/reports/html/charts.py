@@ -31,9 +31,6 @@ def charts_of(result: TestResult) -> tuple[Chart, ...]:
     return tuple(chart for chart in (*found, *layer_charts(result.measured.layers)) if chart is not None)
 
 
-# --- the verdict -----------------------------------------------------------------------------------------------------
-
-
 def _launches(result: TestResult) -> Chart | None:
     """The latency or TTFT of each launch, by the statistic that was judged, so that an outlier is visible."""
     usual = leading_time(streams=result.stream is not None).name
@@ -50,9 +47,6 @@ def _launches(result: TestResult) -> Chart | None:
             for number, (value, error) in enumerate(launches, start=1)
         ),
     )
-
-
-# --- the distribution and its parts ----------------------------------------------------------------------------------
 
 
 _MARKED = (50, 95, 99)  # Percentiles that a distribution marks
@@ -162,9 +156,6 @@ def _split_summary(now: LatencySplit, before: LatencySplit | None) -> str:
     return f"{whole}; most of it: {largest.label}, {format_duration(largest.median_ns)}"
 
 
-# --- capacity --------------------------------------------------------------------------------------------------------
-
-
 def _ladder(capacity: Capacity) -> Chart | None:
     """Throughput and median latency by concurrency; None of a search of one step."""
     steps = sorted((step for step in capacity.ladder if step.rates_rps), key=lambda step: step.concurrency)
@@ -195,9 +186,6 @@ def _ladder(capacity: Capacity) -> Chart | None:
             for step in steps
         ),
     )
-
-
-# --- over time -------------------------------------------------------------------------------------------------------
 
 
 def tracks_chart(result: TestResult) -> Chart | None:

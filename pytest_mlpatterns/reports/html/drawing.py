@@ -205,9 +205,6 @@ def chart_figure(chart: Chart) -> Markup:
     )
 
 
-# --- tables with bars ------------------------------------------------------------------------------------------------
-
-
 def _bars(chart: Chart) -> Markup:
     """A row for each name, with a bar for its values in the unit of the first."""
     unit = chart.columns[1].unit
@@ -252,9 +249,6 @@ def _table(chart: Chart, heads: Sequence[str], rows: Iterable[tuple[Sequence[str
         drawn = tag("svg", *parts, viewBox=box, preserveAspectRatio="none", aria_hidden="true")
         body.append(tag("tr", tag("td", name), tag("td", drawn, class_="drawn"), *(tag("td", cell) for cell in cells)))
     return scrolling(tag("table", tag("thead", head), tag("tbody", *body)), chart.title)
-
-
-# --- charts with axes ------------------------------------------------------------------------------------------------
 
 
 def _tracks(chart: Chart) -> Markup:

@@ -92,9 +92,6 @@ def _state_mark(state: str) -> Markup:
     return state_mark(_STATES[state], state)
 
 
-# --- head and overview ------------------------------------------------------------------------------------------------
-
-
 def _header(tests: Sequence[_Test], source: str) -> Markup:
     dates = [point.date[:10] for test in tests for series in test.all_series for point in series.points]
     machines = dict.fromkeys(series.machine for test in tests for series in test.all_series if series.machine)
@@ -161,9 +158,6 @@ def _now(test: _Test) -> str:
         f"{metric_label(series.metric)} {level_text(series, level)}"
         for series, level in zip(shown, levels, strict=False)
     )
-
-
-# --- tests ------------------------------------------------------------------------------------------------------------
 
 
 def _tests_section(tests: Sequence[_Test]) -> Markup | None:

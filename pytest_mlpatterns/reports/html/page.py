@@ -117,9 +117,6 @@ def _not_known(labels: Sequence[str], members: Sequence[TestResult]) -> Markup |
     return tag("ul", *reasons, class_="notes") if reasons else None
 
 
-# --- the decision ----------------------------------------------------------------------------------------------------
-
-
 def _decision(ranked: Mapping[str, Any], measured: Mapping[str, Mapping[str, Sequence[float]]]) -> list[Markup]:
     """Which pattern is first, the scores with what they are made of, and what excluded others."""
     required = f"required: {', '.join(ranked['requirements'])}" if ranked["requirements"] else ""
@@ -154,9 +151,6 @@ def _part(row: Mapping[str, Any], name: str, measured: Mapping[str, Sequence[flo
     shown = metric_named(name).show(measured[name][0]) if name in measured else ""
     share = "" if part is None else f"{format_percent(part[0])} of the best"
     return ", ".join(filter(None, (shown, share))) or "–"
-
-
-# --- the indices -----------------------------------------------------------------------------------------------------
 
 
 def _table(name: str, labels: Sequence[str], members: Sequence[TestResult]) -> Markup | None:

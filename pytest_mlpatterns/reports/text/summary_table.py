@@ -203,9 +203,6 @@ def summary_lines(
     return [*lines, *_undecided(results, width, verbose=verbose)]
 
 
-# --- the table -------------------------------------------------------------------------------------------------------
-
-
 def _table(results: Sequence[TestResult], width: int, spell: Callable[[str], str]) -> list[Line]:
     """One table for answers that come whole, and one for those that stream."""
     tables = [_rows(kind, width, spell) for kind in by_kind(results)]
@@ -341,9 +338,6 @@ def _is_better(verdict: Verdict, result: TestResult) -> bool:
     return verdict.change is not None and verdict.change.high < -tolerance
 
 
-# --- undecided tests -------------------------------------------------------------------------------------------------
-
-
 def _undecided(results: Sequence[TestResult], width: int, *, verbose: bool) -> list[Line]:
     """The text on each undecided test; what the machine did to several stands at the first one."""
     lines: list[Line] = []
@@ -355,9 +349,6 @@ def _undecided(results: Sequence[TestResult], width: int, *, verbose: bool) -> l
         lines += [(), *undecided_lines(result, width, notes=notes, is_short=not verbose, as_above=is_said)]
         is_said = is_said or is_of_the_machine(result)
     return lines
-
-
-# --- notes -----------------------------------------------------------------------------------------------------------
 
 
 def _words(result: TestResult) -> list[str]:

@@ -440,8 +440,8 @@ def held_texts(result: TestResult, verdicts: Iterable[Verdict]) -> list[str]:
 
     For example ``+130 MiB held: Digits.__init__ (model.py:12) 31.0 MiB → 162 MiB``.
     """
-    record = result.causes.held
-    failing = [one for one in verdicts if _asks_for_memory(one)]
+    record, held = result.causes.held, with_role(Role.HELD)
+    failing = [one for one in verdicts if one.is_worse and one.against == "revision" and one.metric in held]
     if record is None or not failing:
         return []
     if record.note:
@@ -455,10 +455,6 @@ def held_texts(result: TestResult, verdicts: Iterable[Verdict]) -> list[str]:
     named = record.sites[:_MOST_SITES]
     texts = [f"{whole}: {', '.join(map(_site, named))}"]
     return [*texts, *(f"line {site.line}: {site.source}" for site in named[:1] if site.source)]
-
-
-def _asks_for_memory(verdict: Verdict) -> bool:
-    return verdict.is_worse and verdict.against == "revision" and verdict.metric in with_role(Role.HELD)
 
 
 def _of_resident(verdict: Verdict, per: str) -> str:

@@ -433,15 +433,11 @@ def _app_programs(target: App, options: StartOptions) -> list[Program]:
         return [_program(target, _UVICORN, env, cwd=cwd, options=options) for _ in range(target.workers)]
     if is_ours and importlib.util.find_spec("granian") is None:
         raise DeploymentError(missing_extra(str(target), "granian", "granian"), subject=target)
-    words = [*_GRANIAN, "--workers-kill-timeout", str(_worker_stop_s(target))]
+    stop_s = max(1, parse_duration(target.stop) // (2 * SECOND_NS))  # a worker that was just forked drops SIGTERM
+    words = [*_GRANIAN, "--workers-kill-timeout", str(stop_s)]
     if target.balance == "shared-socket":
         return [_program(target, [*words, "--workers", str(target.workers)], env, cwd=cwd, options=options)]
     return [_program(target, words, env, cwd=cwd, options=options) for _ in range(target.workers)]
-
-
-def _worker_stop_s(target: App) -> int:
-    """How long granian waits for a worker to end: half of the target's limit, in whole seconds, at least one."""
-    return max(1, parse_duration(target.stop) // (2 * SECOND_NS))
 
 
 def _directory(target: App | Command, options: StartOptions) -> Path:
@@ -469,9 +465,6 @@ def _program(
     words = tuple(with_ports(word.replace("{python}", python), target, options.ports) for word in words)
     env = {name: with_ports(text, target, options.ports) for name, text in env.items()}
     return Program(words, env, cwd, log, profiled=options.profiled, under=options.under)
-
-
-# --- another environment ----------------------------------------------------------------------------------------------
 
 
 def python_of(target: App | Command, options: StartOptions) -> str:

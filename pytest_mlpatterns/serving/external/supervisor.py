@@ -5,16 +5,17 @@ died or that have sessions of their own: SIGTERM to the process groups, then SIG
 check that none survived. The same happens when pytest ends, in any way.
 """
 
+from __future__ import annotations
+
 import contextlib
 import os
 import re
 import signal
-import socket
 import subprocess
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import psutil
 
@@ -33,6 +34,9 @@ from pytest_mlpatterns.system.log_file import LOOK_S, LogFile
 from pytest_mlpatterns.system.process_limits import tracer_permission
 from pytest_mlpatterns.system.sockets import free_port, listening_socket
 from pytest_mlpatterns.wording import did_you_mean
+
+if TYPE_CHECKING:
+    import socket
 
 _LIKE = 0.8  # Likeness of a command to one that is meant: a machine has thousands of names
 _PLACEHOLDER = re.compile(r"\{((?:[a-z]\w*_)?port)\}")

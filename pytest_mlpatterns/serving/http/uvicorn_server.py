@@ -6,15 +6,17 @@ uvicorn passes a body to the application in parts, each copied four times on the
 from __future__ import annotations
 
 import asyncio
-import socket
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import httptools
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from pytest_mlpatterns.serving.http.app import BODY
+
+if TYPE_CHECKING:
+    import socket
 
 MIN_BYTES = 1 << 16  # Shortest body that is received this way
 CHECKED_UVICORN = "0.54.0"  # Version of uvicorn that this module was checked with
