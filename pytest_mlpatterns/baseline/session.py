@@ -143,11 +143,7 @@ class BaselineSession:
         return f"{entries}: rename the entry there if the test was renamed"
 
     def with_drift(self, result: TestResult) -> TestResult:
-        """The result, with notes on its entry.
-
-        They report that it was recorded although something was wrong, or that the result is worse than its anchor
-        although not worse than the entry.
-        """
+        """The result, with notes on its entry."""
         entry = self._entry_of(result)
         if entry is None or result.judged.interrupted or self._run.smoke or result.compares_nothing:
             return result

@@ -2,9 +2,6 @@
 
 An update compares each metric with the entry that it replaces. The anchor stays while updates change little, so that
 many small steps in one direction become visible; after a larger step the new entry is its own anchor.
-
-A disturbed measurement is repeated, and the disturbance is stored if the measurement is recorded nevertheless. A wide
-entry decides little by itself; the code that it was recorded from decides then.
 """
 
 import math
@@ -66,8 +63,7 @@ class RunFacts(Struct, frozen=True):
 def update_at_level(result: TestResult, before: Entry | None, facts: RunFacts, *, level: Level) -> Update:
     """The new entry of one test with the values of the last runs of a history; everything else is of the present run.
 
-    The mean latency and whatever else a history does not keep is left out: it would be of one run. What disturbed the
-    present run is not noted, since the others outweigh it.
+    The mean latency and whatever else a history does not keep is left out: it would be of one run.
 
     ``before``: the entry that it replaces; None if there is none.
     """

@@ -236,8 +236,8 @@ def line_of(result: TestResult, run: RunOfLines, position_of: Callable[[str], Co
 def kept_metrics(result: TestResult) -> tuple[str, ...]:
     """The metrics of a result that its line keeps, by name: those that a comparison or the test judges, and NMRT.
 
-    What the test asks to compare is kept although nothing was compared, as in a run that records a baseline. A cost is
-    left out, which follows from other metrics and from a setting. So is an NMRT that is a lower bound only.
+    What the test asks to compare is kept although nothing was compared, as in a run that records a baseline. A
+    cost, which follows from other metrics and a setting, is left out, and so is an NMRT that is a lower bound only.
     """
     judged = {name for role in (Role.PRIMARY, Role.GUARD) for name in with_role(role)}
     terms = result.definition.terms

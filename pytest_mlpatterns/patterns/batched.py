@@ -232,9 +232,6 @@ class BatchLayer:
     can be sent, so that the callers of two alternating batches can meet in one. A request is never split; one larger
     than a batch is sent alone.
 
-    A handler that does not need the event loop runs in a thread of its own, one call at a time, while the next batch is
-    gathered.
-
     Since a model may change its inputs in place, a retry decodes them again. Inputs that do not come straight from the
     server are copied before the first call of several requests; if that is not possible, there is no retry.
     """

@@ -107,10 +107,7 @@ class PeakLatencies:
 
 
 class LeastLatency:
-    """The replica with the least product of its latency and its requests in flight, the new one among them.
-
-    A replica that has not answered yet gets one request, and more only if none has answered.
-    """
+    """The replica with the least product of its latency and its requests in flight, the new one among them."""
 
     def __init__(self, in_flight: Sequence[int], latencies: PeakLatencies, clock_ns: Callable[[], int]) -> None:
         self._in_flight = in_flight

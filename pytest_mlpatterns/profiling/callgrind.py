@@ -141,8 +141,8 @@ class Callgrind(WorkCounter):
 def read_profile(lines: Iterable[str]) -> Counter[tuple[str, str]]:
     """A file of callgrind: what each function of a library itself executed, without those that it called.
 
-    The format follows the manual of valgrind, "Callgrind Format Specification". A cost stands in a line of its own
-    after its function; the line after ``calls=`` has the cost of the call, which the called functions have, too.
+    A cost stands in a line of its own after its function; the line after ``calls=`` has the cost of the call, which the
+    called functions have, too.
     """
     functions = Counter[tuple[str, str]]()
     names: dict[str, dict[str, str]] = {"ob": {}, "fn": {}}

@@ -100,8 +100,6 @@ class _Sources:
 class _Scope:
     """The names of a module or class.
 
-    ``package``: that relative imports begin at.
-
     ``names``: what each name was last bound to: a definition, an import, or the value that was assigned. ``versions``:
     what was assigned to the attribute ``perf_version`` of a name.
     """

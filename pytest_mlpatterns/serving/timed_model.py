@@ -141,10 +141,7 @@ class TimedModel:
                 close()
 
     def run(self, clock: RequestClock, awaitable: Any) -> Generator[Any, Any, Any]:
-        """Run an awaitable of the model; its steps keep the event loop, and between them it waits.
-
-        While other calls kept the loop meanwhile, it could not have gone on: that is charged as a wait for them.
-        """
+        """Run an awaitable of the model; its steps keep the event loop, and between them it waits."""
         meter, steps = self._meter, awaitable.__await__() if hasattr(awaitable, "__await__") else awaitable
         meter.loop_thread = get_ident()
         step = partial(next, steps)

@@ -40,10 +40,7 @@ class Monitor(Protocol):
         ...
 
     def sample(self, *, poll: bool = False) -> None:
-        """Take one sample, without waiting for another machine.
-
-        ``poll``: it is one of many during a load, and may be left out.
-        """
+        """Take one sample, without waiting for another machine."""
 
     def usage(self) -> Usage | None:
         """All samples so far, one for each call of :meth:`sample` that was no poll, in their order; None if no process

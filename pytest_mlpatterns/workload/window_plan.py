@@ -89,11 +89,7 @@ class WindowPlan(Struct, frozen=True):
         return RequestWindow(requests, 0 if is_kept else self.window_ns, longest_ns)
 
     def _room_ns(self, interval_ns: float, spent_ns: int) -> float:
-        """Time for the window: of a quarter of the budget, or of more if that leaves too little.
-
-        Of a launch that may decide alone, that is too few answers for a median. If two launches have no time for these
-        either, one has them, and as much time as was spent before it.
-        """
+        """Time for the window: of a quarter of the budget, or of more if that leaves too little."""
         cycle_ns = self.callers * interval_ns
         spent_ns += _CLOSING_NS + round(cycle_ns - interval_ns)  # what the other callers have in flight at the end
         few_ns = _FEWEST * interval_ns if self.decides_alone else 0.0

@@ -5,8 +5,6 @@ of the work that only one replica can do at a time, coherency the cost of keepin
 (Gunther, "Guerrilla Capacity Planning", Springer 2007, chapter 4). n / X(n) is linear in three coefficients, none of
 which is negative, so the fit is a weighted least-squares problem with few possible sets of positive coefficients.
 
-An interval holds every value with which the law still fits: its profile likelihood.
-
 Pure. It must not know what a replica is.
 """
 

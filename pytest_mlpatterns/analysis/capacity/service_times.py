@@ -57,7 +57,6 @@ class Served(Struct, frozen=True):
 
         A request begins when it has come and at most ``servers - 1`` of those before it are not answered yet. A single
         server need not take them as they came: which of several waiting connections an event loop reads first is open.
-        It begins with a request when the one that it answered before is done.
 
         ``due_ns``: arrivals, ascending.
         """
@@ -83,11 +82,7 @@ class Served(Struct, frozen=True):
         return max(limit_ns, usual * math.log(_ONE_OF * self.due_ns.size) / -math.log(1 - _USUAL))
 
     def pauses(self, limit_ns: float) -> tuple[Pause, ...]:
-        """The pauses; one that meets several requests at once counts once.
-
-        The first request after a pause that found the service idle shows when it ended, not when it began: on average
-        half of the time since the last answer before belongs to it.
-        """
+        """The pauses; one that meets several requests at once counts once."""
         if not self.due_ns.size:
             return ()
         takes, idle = self.takes_ns, self.due_ns[self.begun_ns <= self.due_ns]

@@ -77,10 +77,7 @@ def growth_of(requests: NDArray[np.int64], amounts: NDArray[np.int64] | None) ->
 
 
 def requests_to_decide(growth: Growth, limit: float, least: float) -> int | None:
-    """About how many requests would decide whether a growth is below a limit; None if that is not known.
-
-    The interval narrows as the requests become more, since the pieces in which memory is taken remain as large.
-    """
+    """About how many requests would decide whether a growth is below a limit; None if that is not known."""
     apart = abs(growth.slope.value - limit)
     if apart <= 0:
         return None
@@ -131,7 +128,7 @@ def _variance_of_mean(steps: NDArray[np.float64]) -> float:
     """The variance of the mean of steps between neighbouring points.
 
     A point that is too high makes one step too large and the next one too small, which the covariance of neighbours
-    takes into account (Newey & West 1987). It counts down to a quarter of the variance without it.
+    takes into account (Newey & West 1987).
     """
     apart = steps - steps.mean()
     alone = float(apart @ apart) / (steps.size - 1)

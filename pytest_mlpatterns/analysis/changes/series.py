@@ -1,11 +1,10 @@
 """Courses of a metric over many runs, from the lines of a history.
 
 A course of values belongs to one machine. A course of ratios belongs to none: each of its lines compares its commit
-with another one that was measured beside it, so that the machine cancels. There are two usual ways, and a course may
-mix them. If every commit is compared with one release, the ratios are independent measurements around one level. If
-every commit is compared with the one before, a level is a sum of ratios, and the errors add up along the course. So a
-point keeps what its ratio refers to. Tests work with the ratios as they were measured, never with the sums
-(:mod:`pytest_mlpatterns.analysis.changes.stretches`).
+with another one that was measured beside it, so that the machine cancels. If every commit is compared with one release,
+the ratios are independent measurements around one level. If every commit is compared with the one before, a level is a
+sum of ratios, and the errors add up along the course. Tests work with the ratios as they were measured, never with the
+sums (:mod:`pytest_mlpatterns.analysis.changes.stretches`).
 
 Three launches know their scatter badly, so the interval of a verdict starts from a prior deviation. The usual one is
 that of many services on a shared machine; a test with a history has its own. Pure. This module must not know where

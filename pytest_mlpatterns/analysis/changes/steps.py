@@ -324,10 +324,7 @@ def _significant(runs: _Runs, places: Sequence[int]) -> list[int]:
 def _steps_of_increments(
     increments: Sequence[Stretch], known: Sequence[Step], *, stop: int, others: Sequence[Scatter]
 ) -> list[Step]:
-    """The increments of a chain that differ from zero.
-
-    Several runs of one increment count as their median; of two the one nearer to zero.
-    """
+    """The increments of a chain that differ from zero."""
     places = np.array([int(one.index[0]) for one in increments])
     runs = np.array([one.index.size for one in increments])
     explained = [

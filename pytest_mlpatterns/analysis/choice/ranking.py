@@ -13,9 +13,8 @@ which is the weighted product model (Bridgman 1922; Miller & Starr 1969), a weig
 best. The ratio of two scores holds the values of these two patterns only: it changes neither with the units nor with
 which other patterns were measured, where min-max normalisation and sums of it flip orders when an alternative is added.
 For the same reason geometric means are the ones that summarise normalised benchmarks (Fleming & Wallace, CACM 1986).
-The price: a score is a bargain, not a quantity. Twice the RTM at weight 0.5 is forgiven for four times the NMRT at
-weight 0.25; what may not be bargained away is a requirement. Values below what a comparison takes seriously (5 µs, a
-share of 1 %) count as that: nothing is infinitely better for being nearly zero.
+Values below what a comparison takes seriously (5 µs, a share of 1 %) count as that: nothing is infinitely better for
+being nearly zero.
 
 How sure: every metric's interval over launches is drawn from again, 4,000 times, as Student's t of its logarithm. The
 metrics of one pattern move together, since a slow launch is slow in all of them; a search for NMRT, which is another

@@ -1,9 +1,6 @@
 """A window cut into blocks: percentiles, locations and quotients of what one launch measured in them. Pure.
 
 Their standard errors come from resampled blocks.
-
-Answers of a fixed size need no statistics: the mean is exact, and any growth is one. Sampled texts vary by themselves,
-so the mean over the few that a launch holds does too.
 """
 
 import math

@@ -1,8 +1,4 @@
-"""What is stored and drawn of latencies and streams: distributions, and tokens over time.
-
-Percentiles reach only as far into the tail as there are requests: the 99.9th of two hundred would be the slowest of
-them under another name.
-"""
+"""What is stored and drawn of latencies and streams: distributions, and tokens over time."""
 
 from __future__ import annotations
 

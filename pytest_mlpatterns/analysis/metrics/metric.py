@@ -107,10 +107,7 @@ class Location(Struct, frozen=True):
 
 
 class CallersRate(Struct, frozen=True):
-    """A rate of a closed loop, which follows from times, since each caller sends again when it has its answer.
-
-    The schedule of an open loop sets such a rate.
-    """
+    """A rate of a closed loop, which follows from times, since each caller sends again when it has its answer."""
 
     times: tuple[str, ...]  # the metrics of these times
     cycle_floor: float = 0.0  # the floor of the rate, as nanoseconds from one request of a caller to its next

@@ -121,10 +121,7 @@ class PatternMetrics(ABC):
 
     @property
     def layers(self) -> tuple[LayerStats, ...]:
-        """What the pattern's layers counted in the last launch's window, the outermost first.
-
-        What the split of the latency is made of is not among them.
-        """
+        """What the pattern's layers counted in the last launch's window, the outermost first."""
         stats = self.launches[-1].stats
         return () if stats is None else tuple(layer for layer in stats.layers if layer.layer != SPLIT_LAYER)
 

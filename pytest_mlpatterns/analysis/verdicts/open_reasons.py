@@ -196,8 +196,7 @@ def probably_slower(verdicts: Sequence[Verdict], busy: Busy | None = None) -> tu
 
     It is if what is beyond its tolerance is so by chance in one of ten cases at most: metrics that share no cause count
     together (Stouffer's sum). A single cause must be beyond twice the tolerance, too. What the machine or another
-    reason explains shows nothing, but a further start that failed explains no slower one. Beside busy neighbours
-    nothing shows anything that is compared with a stored baseline.
+    reason explains shows nothing, but a further start that failed explains no slower one.
     """
     sides = ("revision",) if busy is not None else ("revision", "baseline")
     last = {one.metric: one for one in verdicts if one.against in sides and is_known_metric(one.metric)}

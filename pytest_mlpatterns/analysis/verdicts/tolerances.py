@@ -4,8 +4,8 @@ The median of few requests, or of two modes, jumps from launch to launch while t
 comparison of RTM, TTFT or TPOT judges the location of all their times, which messages call their mean. The median is
 what people read and assert: the reason of the verdict has it too. On a busy machine, which stretches the upper half of
 the times, launches know their median better than their location, and it is judged itself. The reference alone chooses,
-before the present is looked at. An entry of an earlier version knows medians only. The TTFT of a service that no
-longer streams is its whole answer's, the first content that its callers see.
+before the present is looked at. The TTFT of a service that no longer streams is its whole answer's, the first content
+that its callers see.
 """
 
 from __future__ import annotations

@@ -197,8 +197,6 @@ def judge_busy(
 ) -> Verdict | None:
     """The verdict on a latency beside a load generator that was busy, whose latencies are at least the real ones.
 
-    It also sends less. So what a caller waited for it counts too: with a quicker one the service would have that wait.
-
     ``callers``: of a closed loop; None of another load. Returns None if the limit is not kept, or does not limit a
     latency from above: the generator may be the reason.
     """

@@ -40,11 +40,7 @@ class ClusterMonitor:
         return []
 
     def sample(self, *, poll: bool = False) -> None:
-        """Take one sample, without waiting for the nodes.
-
-        ``poll``: it is one of many during a load; it is left out if the last sample is younger than a quarter of a
-        second.
-        """
+        """Take one sample, without waiting for the nodes."""
         now_ns = time.perf_counter_ns()
         if poll and self._marks_ns and now_ns - self._marks_ns[-1] < _POLL_NS:
             return

@@ -1,7 +1,7 @@
 """The link between a replica and the monitor of its node: one local TCP connection, answered by a thread of its own.
 
 Over it the monitor learns what the replica has counted, why its model could not be loaded, and when its process ended.
-The thread answers also while the model keeps the event loop of the replica busy. Neither end knows Ray.
+Neither end knows Ray.
 """
 
 from __future__ import annotations

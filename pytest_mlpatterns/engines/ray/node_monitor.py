@@ -67,11 +67,7 @@ class NodeMonitor:
         return machine_identity(), time.perf_counter_ns()
 
     def read(self, app: str, *, ask: bool = True, threads: bool = False) -> NodeReading:
-        """What an application uses on this node now.
-
-        ``ask``: ask its replicas for their statistics, which takes as long as the slowest answers; else the reading has
-        none.
-        """
+        """What an application uses on this node now."""
         replicas = self._links.replicas(app, ask=ask)
         if not ask:
             replicas = tuple(structs.replace(replica, stats=None) for replica in replicas)

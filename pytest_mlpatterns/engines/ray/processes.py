@@ -33,11 +33,7 @@ _FAILED_STATES = ("DEPLOY_FAILED", "UNHEALTHY")
 
 
 class RayProcesses(Processes):
-    """The replicas of one application.
-
-    They belong to the cluster, so they have no process id here, and a test cannot end them. The identity of the
-    cluster, part of each comparison, names nodes and versions in place of facts.
-    """
+    """The replicas of one application."""
 
     def __init__(
         self,

@@ -48,8 +48,7 @@ class _Test(Struct, frozen=True):
 def history_page(all_series: Sequence[Series], changes: Sequence[Change], source: str = "") -> str:
     """The page's text.
 
-    ``all_series``: the courses to show, each with at least one point. ``source``: the place of the history, as the user
-    named it; empty to leave it out.
+    ``all_series``: the courses to show, each with at least one point.
     """
     tests = _tests(in_order(all_series), changes)
     return page_of(

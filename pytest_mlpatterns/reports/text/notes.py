@@ -134,10 +134,7 @@ def describe_capacity(capacity: Capacity) -> str:
 
 
 def found_nmrt(result: TestResult) -> tuple[float, bool] | None:
-    """NMRT, or NMRT under the first objective, in requests per second, and whether it is a lower bound only.
-
-    An assertion ends its search as soon as it is decided, and therefore often leaves a bound. None without a search.
-    """
+    """NMRT, or NMRT under the first objective, in requests per second, and whether it is a lower bound only."""
     if names := list(objectives_of(result.metrics)):
         return result.metrics[names[0]][0], False
     bounds = [capacity.nmrt.value for capacity in result.limits.capacities]

@@ -392,10 +392,7 @@ def ready_path(ready: str | None, wire: Wire) -> str:
 
 
 def is_ready(response: httpx.Response, ready: str | None, wire: Wire) -> bool:
-    """Whether an answer of this path shows that the server is ready; arguments as of :func:`ready_path`.
-
-    Without ``ready=`` any answer counts, except that an existing ``/ping`` must answer 2xx.
-    """
+    """Whether an answer of this path shows that the server is ready; arguments as of :func:`ready_path`."""
     if ready is None and (wire.protocol != "invocations" or response.status_code in NO_SUCH_PATH):
         return True
     return response.is_success

@@ -1,7 +1,4 @@
-"""uvicorn as a worker runs it: it ends as soon as it is asked to, and receives long bodies without copies.
-
-uvicorn passes a body to the application in parts, each copied four times on the way.
-"""
+"""uvicorn as a worker runs it: it ends as soon as it is asked to, and receives long bodies without copies."""
 
 from __future__ import annotations
 

@@ -3,8 +3,7 @@
 Requests wait in the stream ``NAME:requests``, which the workers read as one consumer group; answers come back in
 ``NAME:answers``. The gateway remembers each accepted request until its answer arrives. After an outage it creates
 missing streams and submits again the requests that the broker has lost. So the broker may lose its memory, and a worker
-may answer twice. Only the gateway creates keys; they expire if it crashes. Entries of other programs are skipped, and
-so are answers to a gateway that was replaced: the ids of requests begin with a mark of their process.
+may answer twice. Only the gateway creates keys; they expire if it crashes.
 """
 
 from __future__ import annotations
