@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 _SESSION = "mlpatterns-session"
 _COLLECTION: pytest.StashKey[Collection] = pytest.StashKey()
 _EMPTY_RESULTS: pytest.StashKey[Path] = pytest.StashKey()  # Set if the results of an earlier run were replaced
+_WIDER_SCOPE = "ScopeMismatch: You tried to access the function scoped fixture perf "  # Begins pytest's refusal
 _ONLY_SHOWS = ("help", "version", "collectonly", "showfixtures", "show_fixtures_per_test", "cacheshow")
 """Options of pytest with which no test runs."""
 _MARKER = (
@@ -183,6 +184,9 @@ def pytest_runtest_makereport(call: pytest.CallInfo[None]) -> Generator[None, py
 
         if hint := fixture_hint(call.excinfo.value.argname or ""):
             report.sections.append(("pytest-mlpatterns", hint))
+    if call.excinfo is not None and str(call.excinfo.value).startswith(_WIDER_SCOPE):
+        hint = "perf measures one test: leave scope= out, or share a deployment with perf_deploy_session"
+        report.sections.append(("pytest-mlpatterns", hint))
     return report
 
 

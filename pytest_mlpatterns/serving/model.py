@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import inspect
 import io
+import os
 import pkgutil
 import re
+import shlex
 import sys
 import threading
 from collections import ChainMap
@@ -19,7 +21,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePath
 from types import CodeType, ModuleType
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
@@ -195,6 +197,11 @@ def pack(model: object, by_value: Sequence[ModuleType] = (), *, what: str = "per
     ``model``: a callable that takes a list of inputs and returns the same number of outputs, a class of such callables,
     or ``"package.module:attribute"``.
     """
+    if isinstance(model, PurePath) or (isinstance(model, str) and not model.endswith(".py") and os.path.isfile(model)):
+        raise SettingError(
+            f"{what} is the file {shown(str(model))}, expected a callable that takes a list of inputs, or a class that "
+            f"loads one; python -m pytest_mlpatterns new {shlex.quote(str(model))} writes a test that loads it"
+        )
     if isinstance(model, str):
         if not is_import_string(model):
             raise SettingError(

@@ -235,6 +235,11 @@ class Metrics(PatternMetrics, StreamMetrics):
         __tracebackhide__ = True
         raise missing_attribute(self, name, _percentile_of(name))
 
+    def __getitem__(self, name: object) -> NoReturn:
+        """Figures are attributes."""
+        __tracebackhide__ = True
+        raise TypeError(missing_figure(str(name)) or f"perf.metrics[{name!r}], expected perf.metrics.{name}")
+
     @property
     def first_failure(self) -> FirstFailure | None:
         """The first failed input and its error, such as ``perf_payload item 1 -> ValueError: …``; None without one."""

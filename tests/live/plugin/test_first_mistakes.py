@@ -13,6 +13,7 @@ from support.fuzz.hostile import deep_list
 from support.project import Project, Run
 
 from pytest_mlpatterns import App, Batched, Command, Url
+from pytest_mlpatterns.analysis.metrics.metrics import Metrics
 from pytest_mlpatterns.config.arguments import merge_markers
 from pytest_mlpatterns.config.run_settings import read_run_settings
 from pytest_mlpatterns.config.settings import read_settings
@@ -170,6 +171,9 @@ pack("shop.model.predict")
   perf_model is 'shop.model.predict', expected an import string; did you mean "shop.model:predict"?
 pack("shop/model.py:predict")
   perf_model is 'shop/model.py:predict', expected an import string; did you mean "shop.model:predict"?
+pack(Path("digits.joblib"))
+  perf_model is the file 'digits.joblib', expected a callable that takes a list of inputs, or a class that loads one;
+  python -m pytest_mlpatterns new digits.joblib writes a test that loads it
 pack("predict")
   perf_model is 'predict', expected an import string; write it as package.module:attribute
 pack("suport.project:Project").load()
@@ -274,6 +278,10 @@ perf().assert_p95_below("20ms")
   'Perf' object has no attribute 'assert_p95_below'; use assert_latency_below(..., percentile=95)
 reads_p95(perf())
   perf.metrics has no p95; use perf.metrics.latency_ns(95)
+Metrics(())["rtm"]
+  perf.metrics has no rtm; did you mean rtm_ns?
+Metrics(())["rtm_ns"]
+  perf.metrics['rtm_ns'], expected perf.metrics.rtm_ns
 reads_rtm(perf())
   perf.metrics has no rtm; did you mean rtm_ns?
 Estimate(4.0, 3.0, 5.0) < 3
@@ -282,7 +290,20 @@ Estimate(4.0, 3.0, 5.0) < 3
 """
 """What users write, and below it what they are told, in as many lines as it needs."""
 USED = (
-    *(App, Batched, Command, Estimate, Path, Url, checked_target, deep_list, engine_named, model_version, pack),
+    *(
+        App,
+        Batched,
+        Command,
+        Estimate,
+        Metrics,
+        Path,
+        Url,
+        checked_target,
+        deep_list,
+        engine_named,
+        model_version,
+        pack,
+    ),
     *(read_payload, read_run_settings, require_known_keys, require_known_options),
     *(Classifier, answer, ini, marker, perf, reads_p95, reads_rtm, sent, version),
 )
@@ -405,6 +426,13 @@ def test_swallowed(perf):
 
 def test_fixture(pref):
     pass
+
+@pytest.fixture(scope="module")
+def shared(perf):
+    return perf
+
+def test_scope(shared):
+    pass
 """
 SHOP = """
 app = predict = print
@@ -449,6 +477,7 @@ def test_a_failure_shows_the_users_line_and_the_message_alone(run: Run, test: st
 def test_names_that_almost_exist_are_answered_at_the_end_of_a_failure(run: Run) -> None:
     assert "has no attribute 'aap'; did you mean app?" in run.failure("TestApplication.test_it")
     assert "did you mean perf?" in run.failure("ERROR at setup of test_fixture")
+    assert "share a deployment with perf_deploy_session" in run.failure("ERROR at setup of test_scope")
 
 
 @pytest.mark.processes
