@@ -104,11 +104,7 @@ def _with_work(by_machine: Mapping[str, Entry], setup: Setup, machine: str) -> E
 
 
 def scaled(entry: Entry, ratio: float) -> Entry:
-    """What an entry would be on a machine that takes ``ratio`` times as long: times multiplied, rates divided.
-
-    Shares, sizes, counts and unknown metrics stay as they are, and so does what a paced load sets: an open loop, or a
-    closed loop with think time.
-    """
+    """What an entry would be on a machine that takes ``ratio`` times as long: times multiplied, rates divided."""
     paced = with_role(Role.PACED) if entry.setup.load.paced else {}
     metrics = {
         name: tuple(LaunchValue(launch.value * factor, launch.relative_error) for launch in launches)

@@ -91,11 +91,7 @@ def write_file(file: str, text: str) -> None:
 
 
 def require_other(option: str, file: str | None, read: str | Path | None = None) -> None:
-    """Check the name of a file to write, before anything is done.
-
-    ``file``: as the user wrote it; None if not given. ``read``: the file that the command reads, which must not be the
-    same; None for what is no file.
-    """
+    """Check the name of a file to write, before anything is done."""
     if file is None:
         return
     if not file.strip():

@@ -146,11 +146,7 @@ def read_numbers(replicas: object) -> tuple[int, ...]:
 
 
 def require_goodput(share: object, rps: object, *, slo: str | None, at: float | None) -> str:
-    """Check that an assertion on goodput has a rate, or a share and a load. Returns what each request keeps.
-
-    ``share``: of the NMRT; None for a rate. ``rps``: requests per second at the load of the test; None for a share.
-    ``at``: the load as a multiple of the NMRT; None for the test's.
-    """
+    """Check that an assertion on goodput has a rate, or a share and a load. Returns what each request keeps."""
     if (share is None) is not (at is None) or (share is None) is (rps is None):
         raise SettingError(
             'assert_goodput_at_least(...) expected a rate at the load of the test (rps=8, slo="ttft<300ms"), or a '

@@ -4,11 +4,8 @@ The level stands in for one run where a baseline is recorded; a history whose la
 none. This module must not know how a baseline is stored, nor how verdicts use the scatter.
 """
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.analysis.changes.findings import find_changes
 from pytest_mlpatterns.analysis.changes.series import (
@@ -20,6 +17,7 @@ from pytest_mlpatterns.analysis.changes.series import (
     series_of,
 )
 from pytest_mlpatterns.analysis.changes.stretches import FEWEST_RUNS
+from pytest_mlpatterns.config.run_settings import RunSettings
 from pytest_mlpatterns.errors import HistoryError
 from pytest_mlpatterns.history.file import History
 from pytest_mlpatterns.records.baseline_entry import Level
@@ -28,9 +26,6 @@ from pytest_mlpatterns.records.setup import Environment, Setup
 from pytest_mlpatterns.records.verdict import ERRORS, Kind
 from pytest_mlpatterns.reports.text.history_text import change_sentence
 from pytest_mlpatterns.wording import count
-
-if TYPE_CHECKING:
-    from pytest_mlpatterns.config.run_settings import RunSettings
 
 
 class OwnScatter:

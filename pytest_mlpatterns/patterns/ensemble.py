@@ -71,11 +71,7 @@ class Ensemble(Pattern):
 
 
 class EnsembleLayer:
-    """The layer of an ensemble: calls all models at the same time with the same inputs, and combines their outputs.
-
-    ``combine``: takes the list of the models' outputs for one input and returns the output; None: that list. ``tally``:
-    takes the time of each model, ``model:NAME``, and counts which model was the last, ``last:NAME``.
-    """
+    """The layer of an ensemble: calls all models at the same time with the same inputs, and combines their outputs."""
 
     def __init__(
         self,

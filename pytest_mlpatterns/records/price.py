@@ -22,10 +22,7 @@ class Amount(Struct, frozen=True):
 
 
 class Price(Struct, frozen=True):
-    """What an hour of one core and an hour of one GiB of memory cost.
-
-    Prints as it is written, so that :func:`parse_price` reads an equal one.
-    """
+    """What an hour of one core and an hour of one GiB of memory cost."""
 
     per_core_hour: float
     per_gib_hour: float

@@ -5,8 +5,6 @@ revision's dependency files. The project is installed in place. What the revisio
 its plugins, comes from the environment of this run; this package always does.
 """
 
-from __future__ import annotations
-
 import contextlib
 import fcntl
 import json
@@ -20,21 +18,18 @@ import time
 from collections.abc import Callable, Iterator
 from importlib.metadata import distributions
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from msgspec import Struct, ValidationError, convert
 
 from pytest_mlpatterns.errors import DeploymentError
 from pytest_mlpatterns.records.codec import plain
+from pytest_mlpatterns.revision.commits import Revision
 from pytest_mlpatterns.revision.dependencies import dependency_key, locked_versions, project_argument
+from pytest_mlpatterns.revision.worktree import Worktree
 from pytest_mlpatterns.system.installed_copies import project_name
 from pytest_mlpatterns.system.orphans import guarded
 from pytest_mlpatterns.system.owned_files import OwnedDirectory, owned_directory, remove_tree
 from pytest_mlpatterns.wording import listed, marked
-
-if TYPE_CHECKING:
-    from pytest_mlpatterns.revision.commits import Revision
-    from pytest_mlpatterns.revision.worktree import Worktree
 
 _TIMEOUT_S = 900.0  # Time limit for building an environment, in seconds: a download of large packages by a slow line
 _KEPT_S = 30 * 24 * 3600.0  # Environments that no run used for this long are removed

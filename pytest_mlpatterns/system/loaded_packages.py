@@ -40,10 +40,7 @@ def spelled(name: str) -> str:
 
 
 def loaded_modules() -> list[str]:
-    """A file of each installed package that this process has loaded.
-
-    A package without a file of its own, such as ``google``, gives one for each package in it.
-    """
+    """A file of each installed package that this process has loaded."""
     found: list[str] = []
     listed: set[str] = set()
     for name in sorted(sys.modules.copy()):  # a package before what is in it

@@ -1,7 +1,4 @@
-"""The temporary directory of a run; the next run removes what killed runs left: their directories and their processes.
-
-A process outlives a killed run only if it could not notice the end, for example because it was stopped (SIGSTOP).
-"""
+"""The temporary directory of a run; the next run removes the directories and processes that killed runs left."""
 
 import contextlib
 import fcntl

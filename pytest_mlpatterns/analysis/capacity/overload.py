@@ -261,11 +261,7 @@ def stays_failing(overload: Overload) -> bool:
 
 
 def recovery_time(overloads: Sequence[Overload]) -> Estimate:
-    """The time to recover in the worst measurement, with an interval for another one.
-
-    ``overloads``: at least one. Returns nanoseconds from the end of the peak; infinite if the service did not recover
-    while it was watched, for which the lower end is then the time of watching.
-    """
+    """The time to recover in the worst measurement, with an interval for another one."""
     return recovery_estimate([_recovery(one) for one in overloads])
 
 

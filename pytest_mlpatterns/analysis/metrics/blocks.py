@@ -200,10 +200,7 @@ class LaunchBlocks:
         return PromiseBlocks(promise, self.launch.samples, times, window=self.launch.window, blocks=self._blocks)
 
     def load_over_time(self) -> list[tuple[float, float, float]]:
-        """ASL over time: ``(seconds since the window began, deployment's share, whole machine's share)`` per block.
-
-        Empty without the processes, and if the window has no length.
-        """
+        """ASL over time: ``(seconds since the window began, deployment's share, whole machine's share)`` per block."""
         usage = self.launch.usage
         if usage is None or self.launch.window.duration_ns <= 0:
             return []

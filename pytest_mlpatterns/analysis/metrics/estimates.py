@@ -3,12 +3,9 @@
 Pure. This module must not know which metrics are judged, nor how they are shown.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import astuple
-from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.analysis.metrics.definitions import (
     LOCATIONS,
@@ -19,11 +16,9 @@ from pytest_mlpatterns.analysis.metrics.definitions import (
     own_metrics,
 )
 from pytest_mlpatterns.analysis.metrics.metric import FigureOfAnswers, Goodput, Metric, Role
+from pytest_mlpatterns.analysis.metrics.metrics import Metrics
 from pytest_mlpatterns.errors import InvalidResultError
 from pytest_mlpatterns.records.launch import Estimate
-
-if TYPE_CHECKING:
-    from pytest_mlpatterns.analysis.metrics.metrics import Metrics
 
 _RANKS = (50, 95, 99)  # Percentiles of a figure of answers that a result has
 

@@ -6,19 +6,17 @@ differ. The second one is what modes make large: between two modes a small share
 other. Also: ``analysis/statistics/intervals.py`` gives the intervals of other metrics.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from functools import cached_property
 from statistics import NormalDist
-from typing import TYPE_CHECKING
 
 import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
 
 from pytest_mlpatterns import wording
+from pytest_mlpatterns.analysis.metrics.metric import Metric
 from pytest_mlpatterns.analysis.statistics.distributions import Modes, find_modes
 from pytest_mlpatterns.analysis.statistics.intervals import (
     drawn_variance,
@@ -30,9 +28,6 @@ from pytest_mlpatterns.analysis.statistics.intervals import (
 )
 from pytest_mlpatterns.errors import InvalidResultError, TooFewSamplesError
 from pytest_mlpatterns.records.launch import Estimate, LaunchValue
-
-if TYPE_CHECKING:
-    from pytest_mlpatterns.analysis.metrics.metric import Metric
 
 _LEVELS = np.linspace(0.05, 0.95, 19)
 """Quantiles by which the speeds of launches are compared: their median is moved by no tail and by no mode alone."""

@@ -13,12 +13,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from statistics import NormalDist
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
 
+from pytest_mlpatterns.analysis.metrics.metric import Metric
 from pytest_mlpatterns.analysis.statistics.distributions import binomial_tail, with_uncertain_scale
 from pytest_mlpatterns.analysis.statistics.intervals import min_samples
 from pytest_mlpatterns.errors import InvalidResultError, TooFewSamplesError
@@ -26,9 +27,6 @@ from pytest_mlpatterns.records.latency import RequestCounts
 from pytest_mlpatterns.records.launch import Estimate
 from pytest_mlpatterns.records.verdict import NO_CEILING, Outcome, Verdict, rounded_ceiling
 from pytest_mlpatterns.units import format_duration, format_percent
-
-if TYPE_CHECKING:
-    from pytest_mlpatterns.analysis.metrics.metric import Metric
 
 ByBlock = Callable[[float], tuple[NDArray[np.int64], NDArray[np.int64]]]
 Sides = tuple[ByBlock | None, ByBlock | None]  # of the reference, and of the present

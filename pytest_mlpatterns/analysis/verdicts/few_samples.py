@@ -3,22 +3,17 @@
 A tail that has too few samples is left out of a comparison, and the reports name what it needs. Pure.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.analysis.metrics.metric import LatencyPercentile, Metric
+from pytest_mlpatterns.analysis.metrics.metrics import Metrics
 from pytest_mlpatterns.analysis.statistics.intervals import min_samples, wilson_interval
 from pytest_mlpatterns.errors import TooFewSamplesError
 from pytest_mlpatterns.records.launch import Launch
 from pytest_mlpatterns.records.verdict import LeftOut, OpenBy, Outcome, Verdict, WhyOpen
 from pytest_mlpatterns.units import format_count, format_duration
 from pytest_mlpatterns.wording import listed
-
-if TYPE_CHECKING:
-    from pytest_mlpatterns.analysis.metrics.metrics import Metrics
 
 _SPARE_REQUESTS = 1.1  # Factor on the window that is recommended, since the number of requests varies
 _ROUNDED = 1.01  # Factor within which counted times are rounded

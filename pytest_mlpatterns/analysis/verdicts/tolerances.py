@@ -8,13 +8,10 @@ before the present is looked at. The TTFT of a service that no longer streams is
 that its callers see.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import geometric_mean
-from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.analysis.metrics.definitions import (
     LOCATIONS,
@@ -30,16 +27,14 @@ from pytest_mlpatterns.analysis.metrics.definitions import (
 )
 from pytest_mlpatterns.analysis.metrics.metric import Location, Metric, Nmrt, Role, StreamPercentile, times_of
 from pytest_mlpatterns.analysis.metrics.metric_makers import percentile_metric
+from pytest_mlpatterns.analysis.metrics.metrics import Metrics
 from pytest_mlpatterns.analysis.statistics.intervals import estimate
 from pytest_mlpatterns.errors import SettingError
+from pytest_mlpatterns.records.baseline_entry import Entry
 from pytest_mlpatterns.records.launch import Estimate, LaunchValue
 from pytest_mlpatterns.records.verdict import Acceptance, Outcome, Verdict
 from pytest_mlpatterns.units import Unit
 from pytest_mlpatterns.wording import listed, shown
-
-if TYPE_CHECKING:
-    from pytest_mlpatterns.analysis.metrics.metrics import Metrics
-    from pytest_mlpatterns.records.baseline_entry import Entry
 
 _TAIL_FACTOR = 2.0  # Factor of the tolerance of a tail, which varies twice as much
 STORED_TAIL_FACTOR = 2.5

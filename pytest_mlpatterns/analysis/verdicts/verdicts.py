@@ -4,29 +4,24 @@ Pure. A verdict compares an interval with a limit, or an interval of a change wi
 another.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import astuple
 from functools import partial
-from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
 from pytest_mlpatterns import wording
 from pytest_mlpatterns.analysis.health.sustained import MAX_ERROR_RATIO, Fault, InvalidReason, why_limited
 from pytest_mlpatterns.analysis.metrics.metric import LatencyPercentile, Location, Metric, StreamPercentile
+from pytest_mlpatterns.analysis.metrics.metrics import Metrics
+from pytest_mlpatterns.analysis.statistics.alpha_spending import SequentialPlan
+from pytest_mlpatterns.analysis.statistics.distributions import Modes
 from pytest_mlpatterns.analysis.statistics.intervals import CHANGE_CONFIDENCE, estimate, ratio_of, ratio_of_pairs
 from pytest_mlpatterns.records.launch import REQUESTS_OF_WINDOW, Estimate, LaunchValue
 from pytest_mlpatterns.records.outcomes import REFUSALS, Failure, FirstFailure, describe_failures
 from pytest_mlpatterns.records.verdict import OpenBy, Outcome, Verdict, WhyOpen
 from pytest_mlpatterns.units import SECOND_NS, format_duration, format_percent, format_percents
-
-if TYPE_CHECKING:
-    from pytest_mlpatterns.analysis.metrics.metrics import Metrics
-    from pytest_mlpatterns.analysis.statistics.alpha_spending import SequentialPlan
-    from pytest_mlpatterns.analysis.statistics.distributions import Modes
 
 _ROUNDING = 1e-12  # 110 against 100 is 10 % more, not 10.000000000000009 %
 _SMALLEST = 1e-9  # Smallest divisor, in place of a value of zero
@@ -385,11 +380,7 @@ def _range(metric: Metric, low: float, high: float, *, dash: str = "–", otherw
 
 
 def _what_helps(half: float, apart: float, launches: int) -> tuple[str, bool]:
-    """How many more launches would decide, ``2 more launches would narrow it to ±1.5 %``, or why none would.
-
-    ``half``: half the width of the present interval, on the logarithm. ``apart``: distance of the value from the limit,
-    on the logarithm.
-    """
+    """How many more launches would decide, ``2 more launches would narrow it to ±1.5 %``, or why none would."""
     for more in range(1, _MOST_MORE + 1):
         narrowed = half * math.sqrt(launches / (launches + more))
         if narrowed < apart:

@@ -77,11 +77,7 @@ class PlainCaller:
             return Called(None)
 
     def loop(self, job: LoadJob) -> LoadResult:
-        """Call the model until the window is over, and wait for the calls that run then.
-
-        The calls are recorded as requests are: due and sent when they began, in the order in which they returned, and
-        no byte received.
-        """
+        """Call the model until the window is over, and wait for the calls that run then."""
         assert isinstance(job.schedule, ClosedLoop)
         self._failed = None
         start_ns = perf_counter_ns()

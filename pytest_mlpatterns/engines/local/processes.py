@@ -80,10 +80,7 @@ class LocalProcesses(Processes):
         return "\n".join(filter(None, (worker.child.log_tail() for worker in tuple(self.workers))))
 
     def stop(self) -> None:
-        """End all processes and wait until they are gone; workers end at the same time, servers after them.
-
-        A warning names the processes that a model started and that had to be killed.
-        """
+        """End all processes and wait until they are gone; workers end at the same time, servers after them."""
         for worker in self.workers:
             worker.close_channel()
         ended = sum([worker.stop() for worker in self.workers], Stopped())

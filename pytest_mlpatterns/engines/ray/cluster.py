@@ -1,7 +1,4 @@
-"""What is known of a Ray cluster: its nodes, where Ray Serve listens, and the words that describe it as a machine.
-
-Pure: it takes times and reads none.
-"""
+"""What is known of a Ray cluster: its nodes, where Ray Serve listens, and the words that describe it as a machine."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence

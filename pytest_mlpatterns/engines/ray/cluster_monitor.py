@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
 
 from pytest_mlpatterns.engines.ray.cluster import SAME_CLOCK, ClockOffset, cores_of
+from pytest_mlpatterns.engines.ray.messages import NodeReading, RayApplication
+from pytest_mlpatterns.engines.ray.session import RaySession
 from pytest_mlpatterns.errors import ChildError
 from pytest_mlpatterns.records.launch import Column, NodeUsage, Source, Usage, columns_of
 from pytest_mlpatterns.system.process_tree import busy_threads
-
-if TYPE_CHECKING:
-    from pytest_mlpatterns.engines.ray.messages import NodeReading, RayApplication
-    from pytest_mlpatterns.engines.ray.session import RaySession
 
 MONITORS = "pytest_mlpatterns.engines.ray.remote.node_monitor:monitors"  # What asks the nodes, in the driver
 _POLL_NS = 250_000_000  # Shortest time between two polls: each is a message to every node

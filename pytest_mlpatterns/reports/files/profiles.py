@@ -6,18 +6,14 @@ joined by semicolons, and its time, as Brendan Gregg's FlameGraph, inferno and s
 times, as ``difffolded.pl`` writes them.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from pytest_mlpatterns.errors import ResultFileError
 from pytest_mlpatterns.records.profile import ProfileRecord
+from pytest_mlpatterns.reports.files.result_file import Results
 from pytest_mlpatterns.wording import count, did_you_mean, visible
-
-if TYPE_CHECKING:
-    from pytest_mlpatterns.reports.files.result_file import Results
 
 Side = Literal["before", "now", "both"]  # Which side of a comparison; without a reference there is only ``now``
 _SCHEMA = "https://www.speedscope.app/file-format-schema.json"

@@ -46,10 +46,7 @@ class _Test(Struct, frozen=True):
 
 
 def history_page(all_series: Sequence[Series], changes: Sequence[Change], source: str = "") -> str:
-    """The page's text.
-
-    ``all_series``: the courses to show, each with at least one point.
-    """
+    """The page's text."""
     tests = _tests(in_order(all_series), changes)
     return page_of(
         f"Performance history{f', {source}' if source else ''}",

@@ -341,11 +341,7 @@ def broken_section(unmeasured: Sequence[FailedTest]) -> Markup | None:
 
 
 def history_section(history: Mapping[str, Any], results: Sequence[TestResult], page: str = "") -> Markup | None:
-    """What the run made known of the history; None without a history, or if there is nothing to show.
-
-    ``results``: in the order of the page. ``page``: name of a page of the history in the same directory; empty without
-    one.
-    """
+    """What the run made known of the history; None without a history, or if there is nothing to show."""
     changes = history.get("changes", ())
     if not changes and not page:
         return None

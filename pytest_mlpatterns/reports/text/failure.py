@@ -281,11 +281,7 @@ def _wrong(metrics: set[str], slow: str) -> str:
 
 
 def diagnosis_of(measured: Metrics | None, log: str) -> str:
-    """The diagnosis as text; empty if there is nothing.
-
-    ``measured``: what was measured so far; None if nothing was. ``log``: the end of the log of the deployment's
-    processes.
-    """
+    """The diagnosis as text; empty if there is nothing."""
     launches = () if measured is None else measured.launches
     tracebacks = [text for launch in launches if launch.stats for text in launch.stats.tracebacks]
     parts = [f"The model raised:\n{text}" for text in dict.fromkeys(tracebacks)]
