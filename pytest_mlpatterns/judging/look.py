@@ -86,6 +86,11 @@ class Pairs(Struct, frozen=True):
         quiet = [found for found, *pair in zip(self.launches, *sides, strict=True) if not why_busy(pair)]
         return replace(self, launches=quiet)
 
+    @property
+    def punctual(self) -> Pairs:
+        """The launches whose requests were sent in time."""
+        return replace(self, launches=[one for one in self.launches if one.late is None])
+
     def ratios(self, metric: str) -> list[LogRatio]:
         """The ratios second/first of the launches, or searches, in which both variants have a metric."""
         if metric == "nmrt":

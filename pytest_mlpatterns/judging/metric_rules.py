@@ -116,7 +116,10 @@ def judge_metric(compared: ComparedMetric, look: Look) -> Verdict:
 
 
 def _by_ratios(compared: ComparedMetric, look: Look, pairs: Pairs) -> Verdict:
-    """The verdict by the ratios of paired launches."""
+    """The verdict by the ratios of paired launches.
+
+    Late requests make two sides alike: a failure stands beside them, and a pass rests on the launches without any.
+    """
 
     def deviation(of: Metric) -> float:
         return launch_deviation(pairs.first.launch_values(of)) if pairs.ratios(of.name) else math.inf
@@ -133,7 +136,14 @@ def _by_ratios(compared: ComparedMetric, look: Look, pairs: Pairs) -> Verdict:
         question = replace(question, equivalence=not compared.is_guard, prior=compared.ratio_prior)
         return question.change(pairs, tolerance=compared.tolerance, confirming=confirming_pairs(compared))
 
-    return judge_time(compared.metric, deviation, judge=judge, ratio=ratio)
+    found = judge_time(compared.metric, deviation, judge=judge, ratio=ratio)
+    late = next((one.late for one in pairs.launches if one.late is not None), None)
+    if late is None or found.outcome is not Outcome.PASS or Role.INDEPENDENT_OF_LATENCY in compared.metric.roles:
+        return found
+    punctual = pairs.punctual
+    if len(punctual.launches) >= look.looks.first:
+        return _by_ratios(compared, replace(look, pairs=punctual), punctual)
+    return found.left_open(late, f"but {late}, which makes both sides alike")
 
 
 def _by_values(compared: ComparedMetric, look: Look) -> Verdict:

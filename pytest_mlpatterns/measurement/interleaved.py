@@ -270,6 +270,7 @@ def _paired(first: VariantRun, second: VariantRun, *, second_began: bool) -> Pai
         second_began=second_began,
         repeated=first.repeated + second.repeated,
         disturbed=sum(disturbed),
+        late=first.late or second.late,
     )
 
 

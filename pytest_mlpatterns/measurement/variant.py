@@ -56,6 +56,7 @@ from pytest_mlpatterns.records.launch import Launch, Warmup
 from pytest_mlpatterns.records.outcomes import FailedAnswer, FirstFailure, describe_failures
 from pytest_mlpatterns.records.samples import ResourceTrack, Samples, Window
 from pytest_mlpatterns.records.telemetry import PatternStats
+from pytest_mlpatterns.records.verdict import OpenBy, WhyOpen
 from pytest_mlpatterns.serving.deployment import Deployment
 from pytest_mlpatterns.system.cpu_share import put_on_cores
 from pytest_mlpatterns.system.machine import sorting_time_ns
@@ -88,6 +89,7 @@ class SeenBlock(Struct, frozen=True):
     failed: Mapping[int, FailedAnswer]  # by outcome, the first answer that did not count and has a reason
     used_ns: int  # CPU time of the processes since the block before
     why: InvalidReason | None  # why it has no information about the variant; None if it has
+    late: str = ""  # why its requests were late, which makes both sides alike; empty if they were not
 
     @property
     def length_factor(self) -> int:
@@ -99,7 +101,7 @@ class VariantRun:
     """One variant while it runs.
 
     ``values``: of each metric of a paired launch, one of each block; 0 if it is not known. ``disturbed``: whether other
-    processes disturbed a block.
+    processes disturbed a block. ``late``: why requests of a block that counts were late; None if none were.
     """
 
     def __init__(
@@ -107,6 +109,7 @@ class VariantRun:
     ) -> None:
         self.position: int = 0
         self.repeated: int = 0
+        self.late: WhyOpen | None = None
         self.values: dict[str, list[float]] = {}
         self.disturbed: list[bool] = []
         self._blocks: list[BlockRecording] = []
@@ -183,18 +186,19 @@ class VariantRun:
         """Measure one block.
 
         A block in which the load generator was the limit is measured again, unless that is a client of the user's own,
-        which will be so again. A block in which no request was due is measured again at twice the length.
+        which will be so again. A block in which no request was due is measured again at twice the length. One whose
+        requests were late in each turn counts, and late ones after it, since that hides a change and makes none.
 
         ``requests``: after which the block ends, about its length; None if it lasts its length.
         """
-        for _ in range(TRIES):
+        for tried in range(1, TRIES + 1):
             self.begin_block(core)
             window = None if requests is None else self._counted(requests, 0, _LONGEST_FACTOR * length_ns)
             job = self.job_from(position, length_ns, window=window, stagger_ns=stagger_ns)
             block = self.seen(self.send(job))
-            if block.why is None:
+            if block.why is None and (not block.late or self.late is not None or tried == TRIES):
                 return self.keep(block, position)
-            if block.why.fault is Fault.CLIENT:
+            if block.why is not None and block.why.fault is Fault.CLIENT:
                 raise block.why.error(f"{self._variant.name}: ")
             length_ns *= block.length_factor
         raise self.never_valid(block)
@@ -242,9 +246,10 @@ class VariantRun:
             samples, window = joined_slices(samples, result.slices)
         recording = BlockRecording(samples, window, None if usage is None else usage.since(-2), result.generator)
         why = self._why_limited(recording)
-        self.repeated += why is not None
+        late = self._why_late(recording) if why is None else ""
+        self.repeated += why is not None or bool(late)
         used_ns = 0 if usage is None else int(usage.cpu_ns[-1] - usage.cpu_ns[-3])
-        return SeenBlock(recording, result.failed, used_ns, why)
+        return SeenBlock(recording, result.failed, used_ns, why, late)
 
     def never_valid(self, block: SeenBlock) -> MlpatternsError:
         """The error of a block that no attempt gave information in."""
@@ -256,6 +261,9 @@ class VariantRun:
         samples, window = block.recording.samples, block.recording.window
         good = samples.successes_in(window)
         self.position = position + samples.outcome.size
+        if block.late:
+            by = OpenBy.CLIENT if block.recording.report.client else OpenBy.MACHINE
+            self.late = WhyOpen(by, block.late)
         self._count(samples, block.failed)
         figures = {
             "rtm": float(np.median(samples.latency_ns[good])),
@@ -336,22 +344,23 @@ class VariantRun:
 
     def _why_limited(self, recording: BlockRecording) -> InvalidReason | None:
         """Why a block has no information about the variant; None if it has."""
-        samples, report = recording.samples, recording.report
-        inside = samples.due_in(recording.window)
-        good = inside & samples.succeeded
-        if not good.any():
+        report = recording.report
+        if not block_latencies(recording).size:
             return InvalidReason("no request was due; measure with more load", Fault.SERVICE)
-        latency_ns, lag_ns = float(np.median(samples.latency_ns[good])), samples.send_lag_ns[inside]
-        limited = why_limited(
-            replace(report, ceiling_rps=self._generator.ceiling_of(self._job, report.rate_rps)),
-            send_lag_ns=lag_ns if not self._closed and moves_ratios(lag_ns, latency_ns) else None,
-            latency_ns=latency_ns,
-        )
+        limited = why_limited(replace(report, ceiling_rps=self._generator.ceiling_of(self._job, report.rate_rps)))
         if limited is None:
             return None
         if report.client:
             return InvalidReason(limited, Fault.CLIENT)
         return InvalidReason(f"{limited}; lower the load, or share it: perf(generators=2)", Fault.GENERATOR)
+
+    def _why_late(self, recording: BlockRecording) -> str:
+        """Why the requests of a block were late by what matters; empty if they were not."""
+        samples, latency_ns = recording.samples, float(np.median(block_latencies(recording)))
+        lag_ns = samples.send_lag_ns[samples.due_in(recording.window)]
+        if self._closed or not moves_ratios(lag_ns, latency_ns):
+            return ""
+        return why_limited(recording.report, send_lag_ns=lag_ns, latency_ns=latency_ns) or ""
 
     def _require_answers(self, samples: Samples, result: LoadResult) -> None:
         """Raise if the variant no longer answers at the end of a block, or nothing succeeded in it."""

@@ -40,6 +40,7 @@ class DeclaredGenerator(Generator):
         self.library_overhead_ns = 5.0
         self._ceiling_rps, self._outcome = ceiling_rps, outcome
         self._latency_ms = latency_ms or {}
+        self.late_ns = 0  # by which each request is sent late
 
     @property
     def ports(self) -> list[int]:
@@ -73,7 +74,8 @@ class DeclaredGenerator(Generator):
     def _of(self, job: LoadJob, begins_ns: Any) -> LoadResult:
         latency_ns = self._latency_ms.get(job.endpoint.port, 10) * MS
         within_ns = np.arange(0, job.duration_ns, latency_ns // 2)
-        found = samples((begins_ns[:, None] + within_ns).ravel(), latency_ns, outcome=self._outcome)
+        due_ns = (begins_ns[:, None] + within_ns).ravel()
+        found = samples(due_ns, latency_ns + self.late_ns, lag_ns=self.late_ns, outcome=self._outcome)
         slices = tuple(Window(int(begin), int(begin) + job.duration_ns) for begin in begins_ns)
         report = GeneratorReport(MS, job.duration_ns * len(slices), found.outcome.size, connections=2)
         return LoadResult(

@@ -23,7 +23,7 @@ from pytest_mlpatterns.analysis.statistics.alpha_spending import SequentialPlan
 from pytest_mlpatterns.analysis.statistics.intervals import CONFIDENCE, LogMean, drawn_variance, median_and_error
 from pytest_mlpatterns.records.launch import Capacity, Estimate
 from pytest_mlpatterns.records.telemetry import Histogram
-from pytest_mlpatterns.records.verdict import Outcome
+from pytest_mlpatterns.records.verdict import Outcome, WhyOpen
 
 RATIO_SD = 0.015
 """Standard deviation between paired launches of two equal variants, beyond that within a launch; the prior."""
@@ -115,6 +115,7 @@ class PairedLaunch(Struct, frozen=True):
     disturbed: int = 0  # pairs in which other processes used the machine
     streams: Mapping[str, LogRatio] = {}  # ratios of what only streams have, by metric
     latency_mean: LogRatio | None = None  # ratio of the locations; None if it is not known
+    late: WhyOpen | None = None  # why requests were late, which makes both sides alike; None if none were
 
     def ratio(self, metric: str) -> LogRatio | None:
         """The ratio of a metric; None if it is not measured by paired launches, or a variant does not have it."""

@@ -22,7 +22,7 @@ from pytest_mlpatterns.judging.metric_rules import confirming_pairs, rule_pairs
 from pytest_mlpatterns.judging.revision_comparison import judge_no_slower
 from pytest_mlpatterns.judging.sides import Factor, judge_factor
 from pytest_mlpatterns.records.launch import Launch
-from pytest_mlpatterns.records.verdict import Outcome
+from pytest_mlpatterns.records.verdict import OpenBy, Outcome, WhyOpen
 
 
 def side(rtm_ns: float, in_flight: int, cpu_ns: float | None) -> VariantFigures:
@@ -220,6 +220,26 @@ def test_a_ratio_that_the_file_saw_too_fails_in_three_pairs() -> None:
     (wanted,) = compared_metrics([METRICS["rtm"]], Tolerances(0.1), 0.025, requested=True)
     (verdict,) = judge_no_slower(slower, [replace(wanted, seen_worse=True)], budget_ns=10**12).verdicts  # type: ignore[arg-type]
     assert (verdict.outcome, len(slower.launches)) == (Outcome.FAIL, 3)
+
+
+LATE = WhyOpen(OpenBy.MACHINE, "1 % of the requests were sent over 2 ms late")
+
+
+@each_row(
+    ("after_ns", "late", "outcome", "pairs"),
+    (FAST, (0, 1, 2, 3, 4, 5, 6, 7), Outcome.INCONCLUSIVE, 8),
+    (FAST, (0, 2), Outcome.PASS, 5),  # three of them have requests that were sent in time
+    (SLOW, (0, 1, 2, 3, 4, 5, 6, 7), Outcome.FAIL, 4),
+)
+def test_late_requests_hide_a_change_and_make_none(
+    after_ns: float, late: tuple[int, ...], outcome: Outcome, pairs: int
+) -> None:
+    given = [replace(paired(FAST, after_ns), late=LATE if number in late else None) for number in range(8)]
+    pairing = Declared(given)
+    (wanted,) = compared_metrics([METRICS["rtm"]], Tolerances(0.1), 0.025, requested=True)
+    (verdict,) = judge_no_slower(pairing, [wanted], budget_ns=8 * S).verdicts  # type: ignore[arg-type]
+    assert (verdict.outcome, len(pairing.launches)) == (outcome, pairs)
+    assert verdict.why_open == (LATE if outcome is Outcome.INCONCLUSIVE else None)
 
 
 def test_a_way_that_no_launch_of_the_present_settles_in_is_no_pass() -> None:

@@ -141,6 +141,23 @@ def test_a_pair_of_slices_that_shows_nothing_of_one_side_is_measured_again(
     assert lengths == {1: jobs_ms, 2: [10] * len(jobs_ms)}
 
 
+@each_row(
+    ("late_ms", "turns", "late"),
+    (0.9, 1, ""),
+    (3, 5, "the load generator was behind its schedule: 1 % of the requests were sent over 3.00 ms late"),
+)
+def test_blocks_whose_requests_are_late_in_each_turn_count_and_say_so(late_ms: float, turns: int, late: str) -> None:
+    """The first block of a side has five turns, and the next one: on such a machine it would be late again."""
+    generator = generator_of()
+    generator.late_ns = round(late_ms * MS)
+    run = Sides().run(generator, ConstantRate(100), design=BlockDesign(rounds=1, most_rounds=1))
+    run.measure(60 * S, 1)
+    (paired,) = run.launches
+    assert str(paired.late or "").partition(", allowed")[0] == late
+    _, _, *blocks = generator.ports
+    assert blocks == [FIRST] * turns + [SECOND] * turns + [SECOND, FIRST]
+
+
 @each_row(("quiet", "pairs"), (0, 4), (1, 8), (3, 6), (4, 4))
 def test_a_launch_whose_pairs_were_disturbed_has_further_ones(quiet: int, pairs: int) -> None:
     """``quiet``: of the first four pairs; after them no neighbour is busy if more than one was."""
