@@ -5,22 +5,21 @@ that has all results. :mod:`pytest_mlpatterns.reports` makes their text. Also: `
 code of an interrupted run, and ``cli/verdict_command.py`` has its own.
 """
 
+from __future__ import annotations
+
 import datetime
 import os
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from msgspec.structs import replace
 
-from pytest_mlpatterns.baseline.session import BaselineSession
 from pytest_mlpatterns.config.run_settings import BaselineMode, BaselineSource, RunSettings
 from pytest_mlpatterns.errors import MlpatternsError, ResultFileError, SettingError
 from pytest_mlpatterns.fields import unrun_answer
-from pytest_mlpatterns.history.session import HistorySession
-from pytest_mlpatterns.plugin.terminal import Terminal
 from pytest_mlpatterns.records.baseline_entry import Level
 from pytest_mlpatterns.records.history import NewChange
 from pytest_mlpatterns.records.result import FailedTest, Ranking, RunEnd, TestResult
@@ -31,11 +30,16 @@ from pytest_mlpatterns.reports.files.result_file import read_results, results_js
 from pytest_mlpatterns.reports.text.history_text import new_change_lines
 from pytest_mlpatterns.reports.text.summary_table import end_lines, kind_word, summary_lines
 from pytest_mlpatterns.reports.text.terminal_text import line
-from pytest_mlpatterns.revision.commits import Revision
 from pytest_mlpatterns.system.files import append_text, replace_file
 from pytest_mlpatterns.system.git import commit
 from pytest_mlpatterns.system.owned_files import place_of
 from pytest_mlpatterns.wording import count, first_line
+
+if TYPE_CHECKING:
+    from pytest_mlpatterns.baseline.session import BaselineSession
+    from pytest_mlpatterns.history.session import HistorySession
+    from pytest_mlpatterns.plugin.terminal import Terminal
+    from pytest_mlpatterns.revision.commits import Revision
 
 _ROOM_BYTES = 256 << 10  # Room that each file needs; a page has three times as much, a baseline of few tests a tenth
 _RERUN = "rerun"  # The outcome that pytest-rerunfailures gives to an attempt that it repeats

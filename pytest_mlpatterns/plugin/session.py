@@ -14,7 +14,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import pytest
 from msgspec.structs import replace
@@ -26,8 +26,6 @@ from pytest_mlpatterns.config.run_settings import RunSettings, read_run_settings
 from pytest_mlpatterns.config.settings import Settings
 from pytest_mlpatterns.engines.engine import engine_names
 from pytest_mlpatterns.errors import MlpatternsError, PerfFailure, SettingError
-from pytest_mlpatterns.history.session import HistorySession
-from pytest_mlpatterns.history.stable_level import OwnScatter
 from pytest_mlpatterns.judging.experiment import Experiment, LoadDriver
 from pytest_mlpatterns.judging.perf import Perf
 from pytest_mlpatterns.loadgen.ceiling import measure_library_overhead
@@ -45,7 +43,6 @@ from pytest_mlpatterns.plugin.engine_sessions import EngineSessions, Generators
 from pytest_mlpatterns.plugin.experiment_builder import ExperimentBuilder, FixtureValues, ItemReader
 from pytest_mlpatterns.plugin.interrupts import InterruptHooks, ends_with_summary, written_first
 from pytest_mlpatterns.plugin.options import given_ini, given_options
-from pytest_mlpatterns.plugin.other_revision import OtherRevision
 from pytest_mlpatterns.plugin.run_end import ReportHooks, RunOutput, require_room
 from pytest_mlpatterns.plugin.runtest import RuntestHooks
 from pytest_mlpatterns.plugin.settlements import Settlements
@@ -59,14 +56,19 @@ from pytest_mlpatterns.plugin.xdist import (
     report_usage_error,
 )
 from pytest_mlpatterns.records.result import group_of
-from pytest_mlpatterns.revision.client import RevisionClient
-from pytest_mlpatterns.revision.worktree import Worktree
 from pytest_mlpatterns.serving.deployment import Deployment
 from pytest_mlpatterns.system.child import end_with_parent
 from pytest_mlpatterns.system.empty_results import write_empty_results
 from pytest_mlpatterns.system.environment import environment
 from pytest_mlpatterns.system.scratch_directory import ScratchDirectory
 from pytest_mlpatterns.wording import visible
+
+if TYPE_CHECKING:
+    from pytest_mlpatterns.history.session import HistorySession
+    from pytest_mlpatterns.history.stable_level import OwnScatter
+    from pytest_mlpatterns.plugin.other_revision import OtherRevision
+    from pytest_mlpatterns.revision.client import RevisionClient
+    from pytest_mlpatterns.revision.worktree import Worktree
 
 SERVE_REVISION: pytest.StashKey[Callable[[Experiment], None]] = pytest.StashKey()
 """Set beside :data:`REFERENCE_TREES`: starts and stops deployments of one test, until the other side is done."""
