@@ -79,7 +79,9 @@ class Reading(Perf):
             searches=(),
         )
         self._measurement: Any = SimpleNamespace(runner=SimpleNamespace(want_requests=lambda *_a, **_k: None))
-        self._verdicts: Any = SimpleNamespace(ask=lambda _tolerances: None, all=[SimpleNamespace(outcome=None)])
+        self._verdicts: Any = SimpleNamespace(
+            ask=lambda _tolerances: None, all=[SimpleNamespace(outcome=None)], raised=[]
+        )
         self._scaling = ScalingAssertions(self._experiment, self._nothing)
 
     def _settle_all(self, *_arguments: Any) -> None: ...

@@ -260,7 +260,11 @@ def test_names_of_metrics_are_read_with_percentiles() -> None:
 def test_a_limit_has_the_direction_that_is_asked(given: dict[str, object], better: str, limit: int) -> None:
     read_figures({"wait": Header("x", unit="ms")}, ())
     kept: list[Limit] = []
-    asking: Any = SimpleNamespace(_experiment=SimpleNamespace(settings=SimpleNamespace(price=None)), _keep=kept.append)
+    asking: Any = SimpleNamespace(
+        _experiment=SimpleNamespace(settings=SimpleNamespace(price=None)),
+        _keep=kept.append,
+        _verdicts=SimpleNamespace(raised=[]),
+    )
     LimitAssertions.assert_metric(asking, "wait:p95", **given)
     assert [(one.metric.label, one.metric.better, one.value) for one in kept] == [("p95 wait", better, limit)]
     with pytest.raises(UnitError, match=r"assert_metric\('wait', below=...\) is 5"):
