@@ -95,7 +95,7 @@ def public_command(command: object) -> object:
 
 
 def public_description(text: str) -> str:
-    """The text of a command as records have it, ``Command('serve --port {port}')``, without credentials."""
+    """``Command('serve --port {port}')`` of a record without the credentials that earlier versions wrote."""
     try:
         call = ast.parse(text, mode="eval").body
         first = call.args[0] if isinstance(call, ast.Call) else None

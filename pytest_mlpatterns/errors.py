@@ -241,7 +241,7 @@ def is_of_interrupt(error: BaseException | None) -> bool:
 
 
 def missing_extra(what: str, package: str, extra: str) -> str:
-    """The message about an optional package that is not installed."""
+    """The message about an optional package that is not installed; ``what``, in the user's words, needs it."""
     return (
         f"{what} needs the package {package}, which is not installed; "
         f"install it: pip install 'pytest-mlpatterns[{extra}]'"

@@ -107,7 +107,11 @@ class BaselineFile(Struct, frozen=True):
 
 
 def read_baselines(path: Path, *, name: str = "", option: str = "--perf-baseline-file") -> Baselines:
-    """Read a baseline file; an absent one is empty."""
+    """Read a baseline file; an absent one is empty.
+
+    ``name``: of the file in messages; empty for its path. ``option``: that names another file, for messages; empty if
+    none does.
+    """
     name = name or str(path)
     try:
         content = read_text(path)
@@ -159,7 +163,10 @@ def _conflict(name: str, line: int) -> str:
 def write_baselines(
     path: Path, updates: Baselines, remove: Collection[str] = (), *, timeout_s: float = LOCK_TIMEOUT_S
 ) -> None:
-    """Replace the entries of these tests and machines, keep all others; the file is replaced as a whole, or stays."""
+    """Replace the entries of these tests and machines, keep all others; the file is replaced as a whole, or stays.
+
+    It is locked from reading to writing, so that two runs that update it at once both keep their entries.
+    """
 
     if why := fault(_plain_file(updates), BaselineFile):
         raise BaselineFileError(f"{path} is unchanged: the new {why}; report this with the result file of the run")

@@ -1,8 +1,8 @@
 """The baseline entry that a test is compared with on this machine, or why there is none.
 
-An entry of another machine names the code that settles the test. This module must not know verdicts. Also: the keys are
-in ``Baselines`` of ``records/baseline_entry.py``, and ``records/setup.py`` names a machine and says what makes two
-entries comparable.
+The comparison uses entries of this machine only. An entry of another machine names the code that settles the test. This
+module must not know verdicts. Also: the keys are in ``Baselines`` of ``records/baseline_entry.py``, and
+``records/setup.py`` names a machine and says what makes two entries comparable.
 """
 
 from collections.abc import Mapping
@@ -53,7 +53,7 @@ class BaselineLookup:
         self._entries = entries
 
     def match(self, test: str, setup: Setup, cluster: str = "") -> BaselineMatch:
-        """Find the entry that a test is compared with."""
+        """Find the entry that a test is compared with; ``cluster``: its node types and counts, empty without one."""
         mode = BaselineMode.CHECK if self._run.baseline is BaselineMode.PRUNE else self._run.baseline
         if self._run.smoke or mode in (BaselineMode.OFF, BaselineMode.UPDATE):
             return BaselineMatch(setup, mode)
@@ -104,7 +104,11 @@ def _with_work(by_machine: Mapping[str, Entry], setup: Setup, machine: str) -> E
 
 
 def scaled(entry: Entry, ratio: float) -> Entry:
-    """What an entry would be on a machine that takes ``ratio`` times as long: times multiplied, rates divided."""
+    """What an entry would be on a machine that takes ``ratio`` times as long: times multiplied, rates divided.
+
+    Shares, sizes, counts and unknown metrics stay as they are, and so does what a paced load sets: an open loop, or a
+    closed loop with think time.
+    """
     paced = with_role(Role.PACED) if entry.setup.load.paced else {}
     metrics = {
         name: tuple(LaunchValue(launch.value * factor, launch.relative_error) for launch in launches)

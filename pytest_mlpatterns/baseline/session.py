@@ -94,7 +94,10 @@ class BaselineSession:
         return replace(found, details=self._renamed(test, setup))
 
     def _require_no_entry_elsewhere(self, test: str) -> None:
-        """Refuse a test with an entry in the file of another root directory: it would pass, compared with nothing."""
+        """Refuse a test with an entry in the file of another root directory: it would pass, compared with nothing.
+
+        pytest chooses its root directory anew if it is started in another folder, or for several folders of a project.
+        """
         name, _, inside = test.partition("::")
         at, file = self._root / name, self._run.baseline_file
         parents = [*at.parents]
@@ -143,7 +146,11 @@ class BaselineSession:
         return f"{entries}: rename the entry there if the test was renamed"
 
     def with_drift(self, result: TestResult) -> TestResult:
-        """The result, with notes on its entry."""
+        """The result, with notes on its entry.
+
+        They report that it was recorded although something was wrong, or that the result is worse than its anchor
+        although not worse than the entry.
+        """
         entry = self._entry_of(result)
         if entry is None or result.judged.interrupted or self._run.smoke or result.compares_nothing:
             return result

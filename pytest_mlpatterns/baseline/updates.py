@@ -2,6 +2,9 @@
 
 An update compares each metric with the entry that it replaces. The anchor stays while updates change little, so that
 many small steps in one direction become visible; after a larger step the new entry is its own anchor.
+
+A disturbed measurement is repeated, and the disturbance is stored if the measurement is recorded nevertheless. A wide
+entry decides little by itself; the code that it was recorded from decides then.
 """
 
 import math
@@ -63,7 +66,8 @@ class RunFacts(Struct, frozen=True):
 def update_at_level(result: TestResult, before: Entry | None, facts: RunFacts, *, level: Level) -> Update:
     """The new entry of one test with the values of the last runs of a history; everything else is of the present run.
 
-    The mean latency and whatever else a history does not keep is left out: it would be of one run.
+    The mean latency and whatever else a history does not keep is left out: it would be of one run. What disturbed the
+    present run is not noted, since the others outweigh it.
 
     ``before``: the entry that it replaces; None if there is none.
     """
@@ -193,13 +197,16 @@ def _is_better(verdict: Verdict, tolerance: float) -> bool:
 
 
 def reasons_not_to_record(result: TestResult) -> tuple[str, ...]:
-    """Why a measurement should be repeated before it is recorded, a phrase each; empty if it was sound."""
+    """Why to repeat a measurement before it is recorded, a phrase each; empty if it was sound and the test passed."""
     failed = ("the test failed",) if result.outcome is State.FAILED and not result.advisory else ()
     return (*failed, *disturbances(result))
 
 
 def is_narrow(result: TestResult) -> bool:
-    """Whether what a comparison judges first is known to a third of the tolerance, so that the entry can decide."""
+    """Whether what a comparison judges first is known to a third of the tolerance, so that the entry can decide.
+
+    Judged is the scatter of the launches, since a comparison knows no more of an entry.
+    """
     return all(
         _half_width(name, result) <= _NARROW_SHARE * result.definition.tolerance for name in _judged_metrics(result)
     )
@@ -215,7 +222,8 @@ def disturbances(result: TestResult) -> tuple[str, ...]:
     """What was wrong with a measurement that may be recorded nevertheless, a phrase each.
 
     These are: noise of the machine, a load that was not steady, failed requests, an interval wider than the tolerance,
-    and verdicts that stayed open.
+    and verdicts that stayed open. They are committed with the baseline, so an error is named by its class: its text may
+    quote an input.
     """
     found = (
         *(one.what for one in result.conditions.noise),
@@ -262,7 +270,8 @@ def seen_from(result: TestResult) -> float | None:
     With s the standard deviation between launches as the n launches of the entry know it, and m launches of a run, the
     ratio of both has the error e = s sqrt(1/n + 1/m). The interval of the last look is t e wide on each side, and 95 %
     of ratios are at most another u e below the change. So it is (t + u) e beyond the tolerance, on the logarithm, with
-    the quantiles t and u of Student's t that belong to the scatter of the entry.
+    the quantiles t and u of Student's t that belong to the scatter of the entry. In simulation, of launches that differ
+    by 0 to 8 %, 91 to 100 % of runs fail.
 
     Returns the interval of the time that is known worst, of those that a comparison judges first; None if none has one.
     """

@@ -219,7 +219,10 @@ def _table(verdict: Verdict, test: str, options: argparse.Namespace, *, since: s
 
 
 def _extend(file: Path, tables: Sequence[str]) -> int:
-    """Add tables to the file, which is read with them before it is written; the number of those that they replace."""
+    """Add tables to the file, which is read with them before it is written; the number of those that they replace.
+
+    A table of the same test, metric and commit is replaced: it is of the same results.
+    """
     from pytest_mlpatterns.config.acceptances import read_acceptances
 
     replaced = 0

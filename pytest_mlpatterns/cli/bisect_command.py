@@ -155,7 +155,10 @@ def _search_times(options: argparse.Namespace) -> tuple[int, int]:
 
 
 def _require_here(test: str, project: Path) -> None:
-    """Check that the file of a test is not one that lies at this path from the top of the repository only."""
+    """Check that the file of a test is not one that lies at this path from the top of the repository only.
+
+    A file that is in neither place may belong to an old commit.
+    """
     from pytest_mlpatterns.system.git import Git
 
     file, *name = test.split("::", 1)

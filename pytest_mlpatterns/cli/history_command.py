@@ -3,7 +3,8 @@
 The history that a command is about: what its option names, else what the project's pytest configuration does.
 
 The configuration is read without pytest, from the file that pytest would take: the first one that configures it, in the
-directory or in those above it. Paths in it are relative to the file's directory.
+directory or in those above it. Paths in it are relative to the file's directory. Only plain values are read: what
+command lines, plugins and conftest files change is not known.
 """
 
 from __future__ import annotations

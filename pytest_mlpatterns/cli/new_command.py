@@ -1,4 +1,7 @@
-"""``python -m pytest_mlpatterns new``: writes a first perf test into a project, runs it, and names the next step."""
+"""``python -m pytest_mlpatterns new``: writes a first perf test into a project, runs it, and names the next step.
+
+The test runs in a pytest of its own, as the user will run it.
+"""
 
 import argparse
 import contextlib
@@ -52,7 +55,7 @@ _BODY = """    perf.assert_rtm_below("1s")  # write the limit of your service; p
 
 
 def first_test(subject: Subject, folder: str = "") -> str:
-    """The text of a test file."""
+    """The text of a test file in ``folder``, relative to the directory that file names are relative to."""
     imports, parts = {"pytest"}, []
     if subject.kind in _FILES:
         imports.add("pathlib")

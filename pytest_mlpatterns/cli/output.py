@@ -1,7 +1,7 @@
 """What the commands write: text for people, documents in UTF-8, and files that are not those that are read.
 
-A command does not fail if its output is closed or its reader ends early. This module must not know the content of a
-text.
+A command does not fail if its output is closed or its reader ends early. It writes a document in UTF-8, also if the
+terminal has another encoding. This module must not know the content of a text.
 """
 
 import argparse
@@ -91,7 +91,11 @@ def write_file(file: str, text: str) -> None:
 
 
 def require_other(option: str, file: str | None, read: str | Path | None = None) -> None:
-    """Check the name of a file to write, before anything is done."""
+    """Check the name of a file to write, before anything is done.
+
+    ``file``: as the user wrote it; None if not given. ``read``: the file that the command reads, which must not be the
+    same; None for what is no file.
+    """
     if file is None:
         return
     if not file.strip():

@@ -1,4 +1,7 @@
-"""What a first test measures, and the inputs that it sends: values."""
+"""What a first test measures, and the inputs that it sends: values.
+
+Nothing is imported: an application is found in the text of its module.
+"""
 
 import ast
 import os
@@ -64,7 +67,7 @@ class Subject(Record, frozen=True):
 
 
 def requested(kind: SubjectKind, name: str, path: str, *, is_local: bool = False) -> Subject:
-    """An application or an address with its requests: a GET of the top, or bodies to the path that is named."""
+    """An application or an address with its requests: a GET of the top if ``path`` is empty, else bodies to it."""
     inputs = SampleInputs(InputKind.UNKNOWN if path else InputKind.GET, is_guess=True)
     return Subject(kind, name, inputs, path=path or "/", is_local=is_local)
 

@@ -77,7 +77,11 @@ def read_metric(name: object, where: str) -> Metric:
 def directed(
     metric: Metric, better: Literal["lower", "higher"] | None, where: str, *, write: str, advice: str = ""
 ) -> Metric:
-    """The metric with the direction of its limit, which only a figure of answers leaves open."""
+    """The metric with the direction of its limit, which only a figure of answers leaves open.
+
+    ``better``: the direction; None if what was given has none. ``where``: how the message begins. ``write``: what gives
+    the direction of the metric. ``advice``: how the message ends.
+    """
     if better and isinstance(metric.kind, FigureOfAnswers):
         return replace(metric, better=better)
     if metric.better != better:
@@ -146,7 +150,11 @@ def read_numbers(replicas: object) -> tuple[int, ...]:
 
 
 def require_goodput(share: object, rps: object, *, slo: str | None, at: float | None) -> str:
-    """Check that an assertion on goodput has a rate, or a share and a load. Returns what each request keeps."""
+    """Check that an assertion on goodput has a rate, or a share and a load. Returns what each request keeps.
+
+    ``share``: of the NMRT; None for a rate. ``rps``: requests per second at the load of the test; None for a share.
+    ``at``: the load as a multiple of the NMRT; None for the load of the test.
+    """
     if (share is None) is not (at is None) or (share is None) is (rps is None):
         raise SettingError(
             'assert_goodput_at_least(...) expected a rate at the load of the test (rps=8, slo="ttft<300ms"), or a '
@@ -265,7 +273,10 @@ def read_margin(by: object, name: str) -> float:
 
 
 def read_metrics(names: Sequence[str], argument: str) -> list[Metric]:
-    """The metrics of a comparison, by name."""
+    """The metrics of a comparison, by name.
+
+    ``argument``: where they come from, for messages; ``...`` in it is replaced.
+    """
     known = comparable_metrics()
     for name in names if isinstance(names, list | tuple | set | frozenset) else [names]:
         if name is names or not is_comparable(name):

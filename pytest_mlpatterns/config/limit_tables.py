@@ -87,7 +87,10 @@ def _written(value: object) -> str:
 
 
 def read_row(table: object, test: str, folder: Path) -> Row:
-    """The row of a test, named by the id of its parameters, by its function, or by both as pytest does."""
+    """The row of a test, named by the id of its parameters, by its function, or by both as pytest does.
+
+    ``table``: the rows by name, or the path of a file from a folder.
+    """
     if isinstance(table, Mapping):
         rows = {_written(name): Row(f"limits[{shown(name)}]", limits) for name, limits in table.items()}
     elif isinstance(table, str | PurePath) and str(table).endswith((".toml", ".csv")):

@@ -33,7 +33,10 @@ _ONE = re.compile(r"(?P<name>[A-Za-z]+)(?:\s*\((?P<arguments>.*)\))?", re.DOTALL
 def patterns_of(
     marker: Mapping[str, Any], options: Mapping[str, object], ini: Mapping[str, object]
 ) -> tuple[Pattern, ...] | None:
-    """The patterns to test: a list in the marker, or ``--perf-patterns`` if the marker has no pattern."""
+    """The patterns to test: a list in the marker, or ``--perf-patterns`` if the marker has no pattern.
+
+    None if the marker has a single pattern, or if no pattern is given.
+    """
     given, source = marker.get("pattern"), "perf(pattern=...)"
     text = options["patterns"] if options.get("patterns") is not None else ini.get("patterns") or None
     if given is None and text is not None:
@@ -86,7 +89,7 @@ def read_wire(value: object, source: str) -> Wire:
 
 
 def parse_pattern(text: str, source: str) -> Pattern:
-    """Read a pattern as ``str()`` prints it; upper and lower case are the same."""
+    """Read a pattern as ``str()`` prints it, ``"cached|batched(max_batch_size=8)"``; case does not matter."""
     parts = tuple(_parse_one(part, source) for part in split_outside_brackets(text, "|"))
     if len(parts) == 1:
         return parts[0]

@@ -142,7 +142,11 @@ def read_settings(
     wire: Wire | None = None,
     caller: str = "perf",
 ) -> Settings:
-    """Merge one test's settings."""
+    """Merge one test's settings.
+
+    ``options``: command-line values by option name, None if not given. ``ini``: ini values by option name, None or
+    empty if not given.
+    """
     patterns_of(marker, options, ini), wires_of(marker)  # raise errors of the lists
     values: dict[str, Any] = {"warmup_requests": 0}
     left_out = _outdone_window(marker, options, ini, caller=caller)
@@ -308,7 +312,10 @@ def require_open_beside(load: Schedule, caller: str) -> None:
 def window_of(
     load: Schedule, given_ns: int | None, marker: Mapping[str, Any], *, is_beside: bool = False
 ) -> tuple[int, bool]:
-    """The length of the measured window, and whether it may get longer: nothing gave it, and the load has none."""
+    """The length of the measured window, and whether it may get longer: nothing gave it, and the load has none.
+
+    ``given_ns``: what marker, command line or ini file give; None if nothing does.
+    """
     if load.length_ns is None:
         if given_ns is not None:
             return given_ns, False

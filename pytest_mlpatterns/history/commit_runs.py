@@ -4,6 +4,8 @@ The files of both commits are laid out beside the user's tree, which is not touc
 measured commit, in a child process (:mod:`pytest_mlpatterns.plugin.commit_run`), and compares it with the other commit
 as ``--perf-against`` does. A project that is installed in place is imported from the user's tree; that process and all
 that it starts import it from the trees of the commits instead.
+
+A commit that cannot be measured is no error: the answer has the reason. This module must not know why it is measured.
 """
 
 from __future__ import annotations

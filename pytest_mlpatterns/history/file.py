@@ -196,7 +196,10 @@ def _content_of(lines: Sequence[HistoryLine], name: str) -> bytes:
 
 
 def _is_history(content: bytes) -> bool:
-    """Whether these bytes are a history or the beginning of one: a line begins as its lines do, or there is none."""
+    """Whether these bytes are a history or the beginning of one: a line begins as its lines do, or there is none.
+
+    Damaged lines before that one may be anything, such as the marks of a merge with conflicts.
+    """
     others = []
     for _, found in _numbered(content):
         if _BEGIN.match(found):

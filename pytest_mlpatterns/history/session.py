@@ -190,7 +190,7 @@ class RunOfLines(Struct, frozen=True):
 def lines_of(
     results: Sequence[TestResult], run: RunOfLines, position_of: Callable[[str], CommitPosition]
 ) -> tuple[HistoryLine, ...]:
-    """The lines of a run, one for each test that :func:`line_of` gives one; the last result of a test counts."""
+    """The lines of results in the order of the run, one per test that :func:`line_of` gives one; its last counts."""
     found = {line.test: line for result in results if (line := line_of(result, run, position_of)) is not None}
     return tuple(found.values())
 

@@ -1,7 +1,8 @@
 """What the last runs of a history know of a test on this machine: its level since the last change, and its scatter.
 
 The level stands in for one run where a baseline is recorded; a history whose last runs are too few, or failed, gives
-none. This module must not know how a baseline is stored, nor how verdicts use the scatter.
+none. The scatter is known in the workers of a distributed run too, where tests are measured. This module must not know
+how a baseline is stored, nor how verdicts use the scatter.
 """
 
 import functools
@@ -29,7 +30,7 @@ from pytest_mlpatterns.wording import count
 
 
 class OwnScatter:
-    """The scatter of every test of a session."""
+    """The scatter of every test of a session; if ``known`` is None, the first test that asks reads the history."""
 
     def __init__(
         self, run: RunSettings, environment: Environment, *, known: Sequence[HistoryLine] | None = None
@@ -39,7 +40,7 @@ class OwnScatter:
         self._known = known
 
     def of(self, test: str, setup: Setup, cluster: str = "") -> LaunchScatter:
-        """The scatter of one test: of its runs on this machine with the present set-up."""
+        """The scatter of one test: of its runs on this machine with the present set-up and cluster (empty: none)."""
         if self._run.history is None or self._run.smoke:
             return USUAL_SCATTER
         machine, digest = self._environment.machine_of(cluster), digest_of(setup.to_json())

@@ -1,4 +1,7 @@
-"""The pattern ``Batched``: requests gathered into one model call."""
+"""The pattern ``Batched``: requests gathered into one model call.
+
+This module does not know HTTP, nor whether the model is in this process.
+"""
 
 import asyncio
 import contextlib
@@ -91,9 +94,9 @@ class AdaptiveWait:
     - w ← 0.9 w otherwise, down to 0: a single caller does not wait.
 
     L is the shortest recent call (after a call of c: L ← min(c, 1.001 L)), at most 100 ms, so that wait and call
-    together take at most twice the time of a call. The scheme and its back-off of 10 % are Clipper's for the batch size
-    (Crankshaw et al., "Clipper: A Low-Latency Online Prediction Serving System", NSDI 2017, section 4.3), which has a
-    latency objective; a pattern has none.
+    together take at most twice the time of a call. A mean would grow with the batches that the wait itself makes. The
+    scheme and its back-off of 10 % are Clipper's for the batch size (Crankshaw et al., "Clipper: A Low-Latency Online
+    Prediction Serving System", NSDI 2017, section 4.3), which has a latency objective; a pattern has none.
 
     ``wait_ns``: the current wait, in nanoseconds.
     """
@@ -231,6 +234,13 @@ class BatchLayer:
     maximum number of batches is in flight, it waits until one of them ends. An adaptive wait begins only when a batch
     can be sent, so that the callers of two alternating batches can meet in one. A request is never split; one larger
     than a batch is sent alone.
+
+    A handler that does not need the event loop runs in a thread of its own, one call at a time, while the next batch is
+    gathered.
+
+    A failed batch is retried in halves, so that only the requests that fail on their own get an error. If the handler
+    reports that the service behind is overloaded or unavailable (status 429, 502, 503 or 504), the whole batch gets the
+    error: a retry would add to the load.
 
     Since a model may change its inputs in place, a retry decodes them again. Inputs that do not come straight from the
     server are copied before the first call of several requests; if that is not possible, there is no retry.

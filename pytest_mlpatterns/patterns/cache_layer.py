@@ -418,7 +418,10 @@ _CANONICAL = orjson.OPT_SORT_KEYS | orjson.OPT_SERIALIZE_NUMPY
 
 
 def key_of(instance: Any) -> bytes:
-    """The SHA-256 of an input: equal for inputs that are equal in JSON, or as arrays in type, shape and elements."""
+    """The SHA-256 of an input: equal for inputs that are equal in JSON, or as arrays in type, shape and elements.
+
+    The order of the keys of an object does not matter. An array of Python objects counts as the list of them.
+    """
     named = instance if isinstance(instance, dict) else {"": instance}
     if named and all(map(_has_bytes, named.values())):
         return _key_of_arrays(named)

@@ -79,7 +79,8 @@ class ContinuousLayer:
     """Steps a model as long as there are sequences.
 
     Methods of the model that are not ``async`` run in a thread, so that chunks are sent and requests are read while the
-    next step is computed. An error of ``start`` fails one request.
+    next step is computed. An error of ``start`` fails one request. An error of ``step`` ends all active sequences,
+    since their states are not known after it; requests that wait are not affected.
     """
 
     needs_loop = True

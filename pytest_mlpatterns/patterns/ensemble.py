@@ -71,7 +71,11 @@ class Ensemble(Pattern):
 
 
 class EnsembleLayer:
-    """The layer of an ensemble: calls all models at the same time with the same inputs, and combines their outputs."""
+    """The layer of an ensemble: calls all models at the same time with the same inputs, and combines their outputs.
+
+    ``combine``: takes the outputs of the models for one input and returns the output; None for the list of them.
+    ``tally``: takes the time of each model, ``model:NAME``, and counts which was the last, ``last:NAME``.
+    """
 
     def __init__(
         self,

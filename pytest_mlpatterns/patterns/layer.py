@@ -193,7 +193,10 @@ def matched(outputs: Any, count: int, name: str) -> Sequence[Any]:
 
 
 def counted(outputs: Any, count: int, name: str) -> Any:
-    """Check that what ``name`` returned is as long as the inputs; arguments and errors as of :func:`matched`."""
+    """Check that what ``name`` returned is as long as the inputs; arguments and errors as of :func:`matched`.
+
+    Between the stages of one process any sized value may travel, such as a data frame.
+    """
     try:
         found = len(outputs)
     except TypeError:

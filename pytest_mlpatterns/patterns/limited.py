@@ -74,7 +74,11 @@ class Limited(Pattern):
 
 
 class LimitLayer:
-    """Lets requests in up to the limit, makes some wait and refuses the rest."""
+    """Lets requests in up to the limit, makes some wait and refuses the rest.
+
+    A model that is a plain function runs in a thread of its own, so that requests can be refused meanwhile. It is in
+    flight until it has returned, also if its caller has gone, and a stream until it has ended.
+    """
 
     needs_loop = True
 

@@ -55,7 +55,10 @@ def checked_models(pattern: Pattern, field: str) -> tuple[Any, ...]:
 def model_nodes(
     pattern: Pattern, models: Sequence[Any], position: int, *, rest: Sequence[Pattern], group_role: str | None
 ) -> tuple[Node, ...]:
-    """A node for each model; the rest of the composition is built around ``"model"``."""
+    """A node for each model; the rest of the composition is built around ``"model"``.
+
+    ``group_role``: the role of the process that each model gets for itself; None if all run in the same process.
+    """
     if rest and not any(map(_is_placeholder, models)):
         raise SettingError(
             f'{pattern} | {" | ".join(map(str, rest))}: nothing can follow if no member is "{MODEL}"; '

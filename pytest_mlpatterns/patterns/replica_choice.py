@@ -12,8 +12,9 @@ beginning, as engines for language models do. Replicas lie on a ring of hashes, 
 goes or comes. A replica with more than its share of the requests in flight is passed over (V. Mirrokni, M. Thorup and
 M. Zadimoghaddam, "Consistent Hashing with Bounded Loads", SODA 2018).
 
-Also: ``Balancer`` in ``records/addressing.py`` chooses by turns or by requests in flight for the load generator, an
-outer process and ``Queued``.
+The rules are pure: no clock and no loop. :class:`BalancedLayer`, the layer of ``Replicated``, applies them. Also:
+``Balancer`` in ``records/addressing.py`` chooses by turns or by requests in flight for the load generator, an outer
+process and ``Queued``.
 """
 
 from __future__ import annotations
@@ -107,7 +108,10 @@ class PeakLatencies:
 
 
 class LeastLatency:
-    """The replica with the least product of its latency and its requests in flight, the new one among them."""
+    """The replica with the least product of its latency and its requests in flight, the new one among them.
+
+    A replica that has not answered yet gets one request, and more only if none has answered.
+    """
 
     def __init__(self, in_flight: Sequence[int], latencies: PeakLatencies, clock_ns: Callable[[], int]) -> None:
         self._in_flight = in_flight

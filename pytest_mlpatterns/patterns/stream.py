@@ -146,7 +146,7 @@ def _discard(outputs: Any) -> None:
 
 
 class Recording:
-    """Reads a stream as fast as the fastest of its readers, and keeps its chunks."""
+    """Reads a stream as fast as the fastest of its readers, keeps its chunks, and closes it if all have gone."""
 
     def __init__(
         self,
@@ -168,7 +168,7 @@ class Recording:
         self._task = asyncio.get_running_loop().create_task(self._record())
 
     def reader(self, own: Callable[[Any], Any] | None = None) -> Stream:
-        """A stream of all chunks, from the first one on."""
+        """A stream of all chunks, from the first one on; ``own`` copies each, None gives those that are kept."""
         return Stream(_Reader(self, own))
 
     @property
@@ -270,7 +270,7 @@ class _Reader(AsyncIterator[Any]):
 
 
 def replayed(chunks: Sequence[Any], own: Callable[[Any], Any] | None = None) -> Stream:
-    """A stream of chunks that are all there."""
+    """A stream of chunks that are all there; ``own`` copies each, None gives the chunks themselves."""
 
     async def all_of_them() -> AsyncIterator[Any]:
         for chunk in chunks:

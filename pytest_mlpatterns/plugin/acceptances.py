@@ -28,6 +28,8 @@ class Acceptances:
 
     What the marker has at the revision is not known here: its process answers that later, see
     :attr:`pytest_mlpatterns.judging.experiment.Experiment.agreed`.
+
+    ``worktree``: of the revision that is compared with; None without one.
     """
 
     def __init__(self, root: Path, run: RunSettings, worktree: Worktree | None) -> None:

@@ -77,7 +77,7 @@ class EngineSessions:
 
 
 class Generators(dict[str, Generator]):
-    """The load generators of a session by the place where they run; each is made when a test first asks for it."""
+    """The load generators of a session, with logs in a directory, by their place; each is made when first asked for."""
 
     def __init__(self, engines: EngineSessions, directory: Path) -> None:
         super().__init__()

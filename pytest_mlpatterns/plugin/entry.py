@@ -60,7 +60,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_load_initial_conftests(
     early_config: pytest.Config, parser: pytest.Parser, args: list[str]
 ) -> Generator[None, None, None]:
-    """Add the options after every installed plugin's, so that a clash is an error of one line."""
+    """Add the options after every installed plugin's, so that a clash is an error of one line.
+
+    What conftest files add is known afterwards: then a misspelled option is an error that names the nearest one.
+    """
     options.add_options(parser, early_config.pluginmanager)
     options.refuse_moved_project(parser, early_config)
     known = parser.parse_known_args(args, namespace=copy.copy(early_config.option))
@@ -207,7 +210,10 @@ def pytest_make_collect_report(
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Read the settings of every perf test; without one, and with nothing to prune, nothing is loaded."""
+    """Read the settings of every perf test; without one, and with nothing to prune, nothing is loaded.
+
+    A run that only shows something, such as which tests exist, reads no values.
+    """
     perf_tests, needed = [], _mode(config) == "prune"
     for item in items:
         if uses_our_fixtures(item):
@@ -450,7 +456,10 @@ def _is_foreign_marker(config: pytest.Config) -> bool:
 
 
 def _warn_unused(item: pytest.Item, collection: Collection) -> None:
-    """Warn of a marker of ours on a test that asks for no fixture of ours."""
+    """Warn of a marker of ours on a test that asks for no fixture of ours.
+
+    One that several tests share, such as a module's, may be there for ``-m perf`` if it is bare.
+    """
     if may_ask_later(item):
         return
     ours = collection.read_markers(item).arguments  # empty if it is another plugin's marker of the same name

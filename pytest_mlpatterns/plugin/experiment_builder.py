@@ -135,7 +135,10 @@ class ExperimentBuilder:
         read_figures(fixtures.figures, self._by_value(item))
 
     def deployment(self, node: pytest.Item | pytest.Session, settings: Settings, fixtures: FixtureValues) -> Deployment:
-        """Start a deployment without load."""
+        """Start a deployment without load.
+
+        ``fixtures``: what the fixtures of the test gave; its target may come from ``perf_deploy(target=...)``.
+        """
         fixtures = fixtures.under(settings)
         target = checked_target(fixtures.target, "perf_deploy(target=...)")
         builder = request_builder(settings, target, "perf_deploy")
@@ -202,7 +205,8 @@ class ExperimentBuilder:
     def _by_value(self, node: pytest.Item | pytest.Session) -> list[ModuleType]:
         """The modules that no other process can import by name: the test's own file, and conftest files.
 
-        Their package too, if pytest alone can import it (``--import-mode=importlib``).
+        Their package too, if pytest alone can import it (``--import-mode=importlib``). For a session these are the
+        files of all its tests.
         """
         plugins = [plugin for plugin in self._config.pluginmanager.get_plugins() if isinstance(plugin, ModuleType)]
         conftests = [plugin for plugin in plugins if Path(plugin.__file__ or "").name == "conftest.py"]

@@ -62,7 +62,10 @@ class Failures(Struct, frozen=True):
         return Unjudged(apart[0], first_line(self.reason))
 
     def test(self, item: pytest.Item, state: PerfItem, result: TestResult | None) -> FailedTest | None:
-        """The failure as a value for the reports; None without one."""
+        """The failure as a value for the reports; None without one.
+
+        ``result``: what the test measured; None if nothing, or if this phase is not its body.
+        """
         if not self.errors and not self.advised:
             return None
         return FailedTest(
@@ -134,7 +137,10 @@ def raise_at_definition(item: pytest.Item, failure: BaseException, *, keep: bool
 
 
 def end_at_the_users_line(raised: pytest.ExceptionInfo[BaseException]) -> None:
-    """Leave the frames of this package out of the end of a traceback, such as those that check an argument."""
+    """Leave the frames of this package out of the end of a traceback, such as those that check an argument.
+
+    They stay if only pytest's own are before them.
+    """
     entries: list[TracebackType] = []
     one: TracebackType | None = raised.tb
     while one is not None:

@@ -81,7 +81,10 @@ def written_first() -> Iterator[None]:
 
 
 def follows_an_interrupt(error: BaseException | None) -> bool:
-    """Whether an error of this package was raised while an interrupt was handled, which it must not replace."""
+    """Whether an error of this package was raised while an interrupt was handled, which it must not replace.
+
+    An interrupt can end processes, or cut a conversation with them; what cleans up after it then fails.
+    """
     return isinstance(error, MlpatternsError) and is_of_interrupt(error)
 
 
@@ -98,7 +101,10 @@ def ends_with_summary(session: pytest.Session, exitstatus: int) -> Generator[Non
 
 @functools.cache
 def _spare_forked_children() -> None:
-    """The signals end a child that a test forks, as without this plugin."""
+    """The signals end a child that a test forks, as without this plugin.
+
+    They are blocked during the fork: Python forgets what arrives between the fork and the child's first step.
+    """
 
     def block() -> None:
         signal.pthread_sigmask(signal.SIG_BLOCK, _ours())

@@ -218,7 +218,8 @@ def refuse_misspelled(parser: pytest.Parser, early_config: pytest.Config, args: 
 def refuse_moved_project(parser: pytest.Parser, early_config: pytest.Config) -> None:
     """Refuse a value behind a space that pytest has taken for the path of tests, so that the project is another one.
 
-    pytest looks for its root directory and its ini file before it knows our options.
+    pytest looks for its root directory and its ini file before it knows our options. Then each word that exists as a
+    file counts as a path of tests; in workers of pytest-xdist they are the same words.
 
     Raises pytest.UsageError: the root directory, or the ini file, would be another one without that word.
     """

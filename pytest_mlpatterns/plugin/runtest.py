@@ -40,7 +40,8 @@ _PASSED = "perf measurement, stdout of call"
 class RuntestHooks:
     """The hooks of a session that run its tests.
 
-    ``lock``: of the machine, in a worker of a distributed run; None if no other process runs tests.
+    ``lock``: of the machine, in a worker of a distributed run; None if no other process runs tests. ``time``: that the
+    tests share; None if they have any.
 
     ``watched``: the test whose body runs, and which is compared after it; None between bodies.
     """
@@ -187,7 +188,10 @@ class RuntestHooks:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_warning_recorded(self, warning_message: warnings.WarningMessage) -> None:
-        """Spell our own warnings in characters that the terminal has, before pytest writes them."""
+        """Spell our own warnings in characters that the terminal has, before pytest writes them.
+
+        That of an undecided test is one line: the summary has its reason, and the line of code explains nothing.
+        """
         if isinstance(warning := warning_message.message, InconclusiveWarning):
             warning.args = (warning.short,)
             warning_message.line = ""

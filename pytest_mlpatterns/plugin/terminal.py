@@ -3,12 +3,15 @@
 pytest decides on colours (``--color``, ``NO_COLOR``, ``FORCE_COLOR``); the encoding of the stream decides on characters
 beyond ASCII. The workers of a distributed run get that decision from the controller, which has the terminal.
 
-On a terminal the progress line stands at pytest's cursor, which is restored. On a pipe, in CI and with ``-q`` there is
-a plain line instead for each minute that a test takes, also while it waits for a start, or counts instructions. A
-worker of a distributed run writes it to standard error, which it shares with the controller: pytest-xdist takes no
-messages of plugins. ``-qq`` is silent, and so is a pytest that this package runs.
+On a terminal the progress line stands at pytest's cursor, which is restored. Progress bar libraries cannot be used:
+they need a line of their own, and pytest would have to write through them. On a pipe, in CI and with ``-q`` there is a
+plain line instead for each minute that a test takes, also while it waits for a start, or counts instructions. A worker
+of a distributed run writes it to standard error, which it shares with the controller: pytest-xdist takes no messages of
+plugins. ``-qq`` is silent, and so is a pytest that this package runs.
 
-The line has the name of the test, its progress and the time left.
+The line has the name of the test, its progress and the time left. A test measures until it is decided. Until its first
+launch is over its duration is an estimate: the mean of the tests before it, or one launch for the first test. Then it
+is the most that its budget, or what is measured in any case, allows.
 """
 
 from __future__ import annotations
@@ -90,6 +93,8 @@ class Standing(Struct, frozen=True):
 
 def live_text(standing: Standing, progress: Progress | None, width: int, *, spell: Callable[[str], str]) -> str:
     """The live line, at most ``width`` columns wide; if it is too long, the least important parts are left out.
+
+    It stands at the cursor, so that a line that wraps would stay: what is measured and cut is the spelled text.
 
     ``progress``: progress of the load; None while the deployment starts. ``spell``: writes a text in characters that
     the terminal has, which may take more columns.
@@ -195,7 +200,10 @@ class Terminal:
 
 
 class LiveLine:
-    """Writes at the cursor and restores it, so that pytest continues at the same place; or a plain line a minute."""
+    """Writes at the cursor and restores it, so that pytest continues at the same place; or a plain line a minute.
+
+    ``silent``: whether another pytest runs this one, and takes what it writes.
+    """
 
     def __init__(
         self,

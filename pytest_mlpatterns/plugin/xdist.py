@@ -2,7 +2,8 @@
 
 The lock consists of two file locks, which the kernel releases when a process dies, so that a crashed worker blocks no
 other. A test passes the gate to enter the room. A perf test holds the gate while it waits for the room to empty, so
-that a stream of ordinary tests cannot starve it.
+that a stream of ordinary tests cannot starve it. They are POSIX record locks because a forked child does not inherit
+those, unlike ``flock``.
 """
 
 from __future__ import annotations
@@ -59,7 +60,10 @@ def report_usage_error(config: pytest.Config, text: str) -> None:
 
 
 def report_end(config: pytest.Config, baseline: BaselineSession) -> None:
-    """In a worker: send what it learned about the baseline file to the controller, which writes the file."""
+    """In a worker: send what it learned about the baseline file to the controller, which writes the file.
+
+    The controller may not import the classes of the project's own patterns, so their descriptions are sent too.
+    """
     output: dict[str, Any] = config.workeroutput  # type: ignore[attr-defined]  # pytest-xdist's
     output |= {_BASELINE: baseline.to_json(), _LAYER_KINDS: pickle.dumps(own_layer_kinds())}
 
@@ -130,7 +134,10 @@ class Spent(Struct, frozen=True):
 
 
 class RunTime:
-    """The time of a run, of which each perf test gets an equal part of what the tests before it have left."""
+    """The time of a run, of which each perf test gets an equal part of what the tests before it have left.
+
+    ``directory``: of the file by which workers, which take turns, share it; None in a serial run.
+    """
 
     def __init__(self, limit_ns: int, directory: Path | None) -> None:
         self._limit_ns = limit_ns

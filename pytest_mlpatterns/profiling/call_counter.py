@@ -2,7 +2,7 @@
 
 A copy of this file is the ``sitecustomize`` of a service that is counted, so it needs nothing but the standard library.
 Each process has two files beside the copy: the functions that it has called, one a line, and how often it called each,
-as native 64-bit integers.
+as native 64-bit integers. They can be read at any time; the process needs neither a thread nor a signal for it.
 """
 
 import mmap

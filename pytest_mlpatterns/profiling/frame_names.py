@@ -1,7 +1,8 @@
 """Names of functions in a profile: as their source has them, and for this package one for each layer.
 
-Here that becomes the qualified name (``Digits.predict``), a path without the machine, and the line of the definition.
-Lambdas and comprehensions belong to the function around them; a function inside another one goes by its own name.
+A profiler knows the short name of a function (``predict``), the full path of its file and the line that runs. Here that
+becomes the qualified name (``Digits.predict``), a path without the machine, and the line of the definition. Lambdas and
+comprehensions belong to the function around them; a function inside another one goes by its own name.
 """
 
 import ast

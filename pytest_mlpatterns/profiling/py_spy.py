@@ -1,6 +1,6 @@
 """py-spy: a program that reads the stacks of a Python process from outside, without its lock and without a pause.
 
-It is started for each recording, ends by SIGINT, and then writes what it saw.
+It is started for each recording, ends by SIGINT, and then writes what it saw. Chosen by ``benchmarks/profilers.py``.
 
 A line of its file is a stack and its count: ``thread (17): MainThread;main (/srv/app.py:3);work (/srv/a.py:9) 42``.
 Frames of native code have no file. From version 0.4.3 on names are qualified, ``Digits.predict``. This module must not

@@ -1,4 +1,4 @@
-"""How often a service calls its Python functions: read from the files of its processes."""
+"""How often a service calls its Python functions: read from the files that ``call_counter`` writes in each."""
 
 import time
 from array import array

@@ -18,7 +18,8 @@ Which threads serve requests, where in a stack the serving begins, and when a th
 
 A thread that serves counts awake or not: a lock, a sleep or a file is named by the function that waits for it. But a
 thread waits for the next request, too, and that is no part of any. So the loops around the serving are cut off, and a
-stack that ends in the wait of such a loop is idle.
+stack that ends in the wait of such a loop is idle. Another thread, such as one that refreshes a table, sleeps between
+its turns; its waits belong to no request, so it counts by its CPU time alone.
 
 On a busy machine a thread waits for a core, too. Most of that is seen in the server around the serving, which reads a
 request when it gets a core, and loses it when its write wakes the client: :func:`is_of_server` knows these places.
@@ -188,7 +189,10 @@ def is_of_server(frames: tuple[RawFrame, ...]) -> bool:
 
 
 def is_torn(frames: tuple[RawFrame, ...]) -> bool:
-    """Whether a stack has a call that cannot be: it was read while the thread went from one function to another."""
+    """Whether a stack has a call that cannot be: it was read while the thread went from one function to another.
+
+    uvicorn calls an application by one function; its others call only what belongs to a server.
+    """
     for caller, callee in pairwise(frames):
         if _PROTOCOLS in caller.file and caller.name != _ENTRY and not is_ours(callee.file):
             named = callee.file.startswith("<") or not callee.file
@@ -411,7 +415,11 @@ _Function = tuple[str, str]
 
 
 def whole_stacks(counts: Mapping[RawStack, int]) -> dict[RawStack, int]:
-    """The stacks from the root of their thread on, and how often each was seen."""
+    """The stacks from the root of their thread on, and how often each was seen.
+
+    A thread has one root. A stack that begins elsewhere gets the callers that its outermost function has most often in
+    the others. It is left out if that is in none of them, and so is one with a call that cannot be.
+    """
     roots: defaultdict[_Thread, Counter[_Function]] = defaultdict(Counter)
     for stack, count in counts.items():
         if stack.frames:

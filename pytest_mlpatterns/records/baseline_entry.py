@@ -15,7 +15,7 @@ _OURS = "pytest-mlpatterns"
 
 
 class Anchor(Struct, frozen=True):
-    """An earlier entry of the test, since which every update changed little: its speed, commit and date."""
+    """An earlier entry of the test, since which each of the ``updates`` changed little: its speed, commit and date."""
 
     metrics: Mapping[str, tuple[LaunchValue, ...]]
     commit: str | None

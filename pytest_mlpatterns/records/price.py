@@ -22,7 +22,7 @@ class Amount(Struct, frozen=True):
 
 
 class Price(Struct, frozen=True):
-    """What an hour of one core and an hour of one GiB of memory cost."""
+    """What an hour of one core and one of a GiB of memory cost; prints as :func:`parse_price` reads it."""
 
     per_core_hour: float
     per_gib_hour: float

@@ -178,7 +178,10 @@ class ProfileRecord(Record, frozen=True):
     native: NativeChange | None = None  # growth of the CPU time of threads without Python code; None without one
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values: frames as ``[function, file, line, owner]``, nodes as ``[parent, frame, before, now]``."""
+        """Plain values: frames as ``[function, file, line, owner]``, nodes as ``[parent, frame, before, now]``.
+
+        Times of nodes are rounded to whole nanoseconds.
+        """
         nodes = [[one.parent, one.frame, round(one.before_ns), round(one.now_ns)] for one in self.nodes]
         return {**super().to_json(), "nodes": nodes}
 

@@ -3,6 +3,8 @@
 A set-up keeps what it describes as values. :meth:`Setup.to_json` prints them for files and :meth:`Setup.from_json` is
 the one place that reads them back.
 
+It does not decide whether two results are comparable; it lists what else changed between them. Pure.
+
 The name of a fact is an environment variable, ``package NAME``, or words such as ``BLAS threads``. What is not
 known is absent; so is a variable that is not set, and a package that is not loaded. The fact ``packages`` is ``loaded``
 if all that are loaded are known, or ``imported`` if all that the project imports are; without it only some are known.

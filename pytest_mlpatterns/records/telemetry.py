@@ -6,7 +6,7 @@ or instead, and its mean is exact. The layer ``split`` has where the time of req
 :mod:`pytest_mlpatterns.patterns.tally`. Pure; this module must not know which engine counts.
 
 The layer ``awaits`` of a profiled deployment has where coroutines wait: the nanoseconds for which each chain waited,
-and under ``times:CHAIN`` how often.
+and under ``times:CHAIN`` how often. A chain is written from the model's own coroutine to the innermost one.
 """
 
 from __future__ import annotations

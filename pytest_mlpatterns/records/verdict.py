@@ -198,7 +198,7 @@ class Verdict(Record, frozen=True):
         return replace(self, reason=f"{self.reason}; {more}") if more else self
 
     def left_open(self, why: WhyOpen, said: str = "") -> Verdict:
-        """The verdict, left open for a reason that more measuring does not remove; the reason is said in its words."""
+        """The verdict, left open for a reason that more measuring does not remove, in the words ``said`` or its own."""
         return replace(self.saying(said or str(why)), outcome=Outcome.INCONCLUSIVE, why_open=why)
 
     def to_json(self) -> dict[str, Any]:

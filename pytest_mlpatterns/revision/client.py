@@ -55,7 +55,7 @@ _SHOWN = 3  # Most missing files that a hint names
 
 
 class NothingToCompareError(DeploymentError):
-    """The test does not exist at the revision, or fails there."""
+    """The test does not exist at the revision, or fails there; ``details``: the error at length, empty without one."""
 
     def __init__(
         self, reason: Reason, text: str, details: str = "", *, side: str = "", retry: bool | None = None
@@ -245,7 +245,7 @@ def without_markers(text: str) -> str:
 
 
 def hint_at_files(text: str, test: str, worktree: Worktree) -> str:
-    """What to do about files that an error names, that the working tree has and the revision does not."""
+    """What to do about files that an error names and only the working tree has; empty if it names no such file."""
     found = list(dict.fromkeys(_absent(text, test, worktree)))[:_SHOWN]
     if not found:
         return ""

@@ -1,6 +1,6 @@
 """A project's dependency files: which changed, and a hash of their content.
 
-It reads files and follows what they name, within bounds: a revision may contain anything.
+It reads files and follows what they name, within bounds: a revision may contain anything. It installs nothing.
 """
 
 import configparser
@@ -91,7 +91,10 @@ def named_dependencies(file: Path) -> object:
 
 
 def project_argument(directory: Path, *, is_installed: bool = False) -> str:
-    """What an installer gets of a project: itself, or its dependencies if it is no package; empty without one."""
+    """What an installer gets of a project: itself, or its dependencies if it is no package; empty without one.
+
+    ``is_installed``: whether the project is installed here, which shows that it can be.
+    """
     settings = _read_toml(directory / "pyproject.toml")
     match settings:
         case {"tool": {"uv": {"package": bool(is_package)}}}:
@@ -122,7 +125,10 @@ def locked_versions(directory: Path) -> tuple[str, list[str]] | None:
 
 
 def dependency_key(worktree: Worktree, facts: Sequence[str]) -> str:
-    """A hash of the dependency files of a revision, and of the directories and files in it that they name."""
+    """A hash of the dependency files of a revision, and of the directories and files in it that they name.
+
+    Files that an installer reads because another one includes them, by ``-r base.txt`` for example, are in it too.
+    """
     root = worktree.root
     texts = {name: (worktree.directory / name).read_bytes() for name in _names_in(worktree.directory, root)}
     texts |= {f"/{name}": (root / name).read_bytes() for name in _names_in(root, root)}

@@ -2,7 +2,8 @@
 
 The client sends one :class:`ReferenceJob`. The server answers :class:`RevisionSetup`, or :class:`RevisionFailed` and
 ends. Then the client sends :class:`StartDeployment` and :attr:`Question.STOP` in turn, and the server answers
-:class:`DeploymentStarted` and the question, or :class:`RevisionFailed`.
+:class:`DeploymentStarted` and the question, or :class:`RevisionFailed`. Between these two the client asks the other
+questions, as often as it likes; the server answers with the value, or :class:`DeploymentFailed`, and goes on.
 """
 
 from __future__ import annotations

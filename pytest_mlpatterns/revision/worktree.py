@@ -149,7 +149,10 @@ def _is_removed(directory: OwnedDirectory, owner: int) -> bool:
 
 
 def _forget(top: Path, root: Path) -> bool:
-    """Let git forget a worktree; False if git does not know it, or another user's git has noted it."""
+    """Let git forget a worktree; False if git does not know it, or another user's git has noted it.
+
+    ``git worktree prune`` would also forget the user's worktrees on a disk that is not connected.
+    """
     with contextlib.suppress(DeploymentError, OSError):  # the repository was removed, or has no other worktree
         known = common_directory(Git(top)) / "worktrees"
         for noted in known.iterdir():

@@ -1,8 +1,9 @@
 """HTTP client of functional requests: a time limit holds for the whole answer, and no answer is read without bound.
 
 httpx applies its time-outs to each read, so a server that sends a byte now and then is waited for without end; and it
-reads bodies of any size whole. This transport is httpx's own with httpcore streams that know when the request must be
-over. No load goes this way.
+reads bodies of any size whole. A deadline between the chunks of ``client.stream()`` is not enough: a head, interim
+answers and the size of a chunk dribble without end too, and no chunk comes. This transport is httpx's own with httpcore
+streams that know when the request must be over. No load goes this way.
 """
 
 from __future__ import annotations
@@ -85,7 +86,7 @@ def describe_error(error: httpx.HTTPError) -> str:
 
 
 class BoundedTransport(httpx.BaseTransport):
-    """The transport of an ``httpx.Client`` whose ``read`` time-out holds for the whole answer."""
+    """The transport of an httpx client whose ``read`` time-out holds for the whole answer; httpx's context if None."""
 
     def __init__(self, context: ssl.SSLContext | None = None) -> None:
         self._pool = httpcore.ConnectionPool(

@@ -1,6 +1,7 @@
 """The functional client of a service that a client of the user's own asks: an ``httpx`` transport that calls it.
 
-No load goes this way.
+A pickled input goes to the client, which is opened for it and closed after it; any other request goes out over HTTP. No
+load goes this way.
 """
 
 import asyncio

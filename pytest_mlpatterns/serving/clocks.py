@@ -1,5 +1,8 @@
 """Clocks of a serving process: garbage collection, awaits, waits for a core, and a request's times between processes.
 
+Each suspension of a model is charged to the chain of coroutines that wait for each other, from the model's own to the
+innermost one (:mod:`pytest_mlpatterns.records.telemetry`).
+
 On a busy machine the wait for a core is most of what a server seems to take. The system counts it for a thread, not for
 a stretch of code, so it is taken out of the times that can contain it, in proportion.
 """

@@ -47,7 +47,7 @@ _WORDS = {
 
 
 def error_of(deployment: Deployment, request: dict[str, Any], timeout_s: float) -> str:
-    """The error of a request, in one line; empty if it succeeds this time, or is not answered."""
+    """The error of a request (arguments of httpx), in one line; empty if it succeeds this time, or is not answered."""
     import httpx
 
     printed = deployment.processes.traceback_from_now()
@@ -78,7 +78,10 @@ def _text_of(response: httpx.Response) -> str:
 
 
 def error_text(response: httpx.Response) -> str:
-    """The text of the error in an answer; of a list of faults, as FastAPI gives it, their places and messages."""
+    """The text of the error in an answer; of a list of faults, as FastAPI gives it, their places and messages.
+
+    The query of a redirection is left out, since it may hold a credential.
+    """
     if response.has_redirect_location:
         target = response.headers["location"].partition("?")[0]
         return f"it redirects to {target}, which is not followed: send the requests there"
@@ -118,7 +121,7 @@ def stream_failure(response: httpx.Response, wire: Wire, body: bytes, *, stream:
 def stream_fault(
     response: httpx.Response, wire: Wire, body: bytes, *, stream: StreamSetting = AUTO, reader: Reader | None = None
 ) -> StreamFault | None:
-    """What is wrong, as :func:`stream_failure` describes it; None if nothing is."""
+    """What is wrong, as :func:`stream_failure` describes it, by a reader of its own if None; None if nothing is."""
     is_openai, is_stated = promises_end(wire), stream not in (AUTO, WHOLE)
     asked, reader = asked_by(body, by_default=not is_openai), reader or _reader_of(response, wire, stream)
     if form_in(response.headers, wire, stream) is None:

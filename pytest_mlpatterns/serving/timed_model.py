@@ -33,7 +33,7 @@ _LONG_WAIT_NS = 50_000  # Wait in a call, in nanoseconds, from which the next ca
 
 
 class ModelMeter:
-    """The clocks that the models of one process share."""
+    """The clocks that models of one process share; ``awaits`` counts waits of coroutines, None unless profiled."""
 
     def __init__(self) -> None:
         self.collections: GcClock = GcClock()
@@ -47,6 +47,8 @@ class TimedModel:
     """Calls a model, and charges each call to the clock of the request that is worked on; about 1.5 µs a call.
 
     Coroutines are timed between their suspensions, and streams chunk by chunk. Other attributes are the model's.
+
+    ``of``: the stage of a pipeline or model of an ensemble that it is; empty for the model alone.
     """
 
     def __init__(self, model: Callable[..., Any], meter: ModelMeter, of: str = "") -> None:
@@ -141,7 +143,10 @@ class TimedModel:
                 close()
 
     def run(self, clock: RequestClock, awaitable: Any) -> Generator[Any, Any, Any]:
-        """Run an awaitable of the model; its steps keep the event loop, and between them it waits."""
+        """Run an awaitable of the model; its steps keep the event loop, and between them it waits.
+
+        While other calls kept the loop meanwhile, it could not have gone on: that is charged as a wait for them.
+        """
         meter, steps = self._meter, awaitable.__await__() if hasattr(awaitable, "__await__") else awaitable
         meter.loop_thread = get_ident()
         step = partial(next, steps)

@@ -67,7 +67,10 @@ def error_line(text: str) -> str:
 
 
 def folded(text: str) -> str:
-    """The output of a program in which one line stands for neighbouring frames of installed packages."""
+    """The output of a program in which one line stands for neighbouring frames of installed packages.
+
+    The last frame of a traceback stays, since the error comes from there.
+    """
     lines, found, at = text.split("\n"), [], 0
     while at < len(lines):
         packages, end = [], at

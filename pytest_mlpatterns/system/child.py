@@ -1,9 +1,11 @@
 """Child processes with a lifeline: they start, exchange values with their parent, and never outlive it.
 
 A child is a fresh Python that runs ``main()`` of a module of this package. Parent and child exchange pickled values
-over two pipes. When the parent ends, for any reason, the child's input closes; the child then ends itself and all
-processes that it started, daemons included. :meth:`Child.stop` uses the same path, and ends the processes that a killed
-child left behind.
+over two pipes. That of the child's messages is not its standard output, to which a ``sitecustomize`` may print before
+any code of this package runs. When the parent ends, for any reason, the child's input closes; the child then ends
+itself and all processes that it started, daemons included. :meth:`Child.stop` uses the same path, and ends the
+processes that a killed child left behind. ``multiprocessing``, ``execnet`` and ``loky`` offer no such lifeline, or
+import the user's ``__main__`` again.
 """
 
 import atexit
@@ -305,7 +307,10 @@ class Channel:
 
 
 def leave() -> NoReturn:
-    """End this process, whose work is done, as the end of Python does but for what takes its modules apart."""
+    """End this process, whose work is done, as the end of Python does but for what takes its modules apart.
+
+    That changes nothing that can be seen, and takes 0.2 s of the processor after ``import sklearn.ensemble``.
+    """
     threading._shutdown()  # type: ignore[attr-defined]  # waits for threads, as multiprocessing does it
     atexit._run_exitfuncs()
     for stream in (sys.stdout, sys.stderr):

@@ -7,8 +7,10 @@ each period, which shows in the tail and which no affinity shows.
 
 The two sides of a comparison get their cores by :func:`put_on_cores`. The cores of a virtual machine are not equally
 fast: a neighbour on the other hardware thread of a physical core can take half of it for seconds, and no counter of
-this machine shows that. Therefore the processes of a block are moved to given cores before the block, and released at
-once: the scheduler leaves them there until a better core is idle.
+this machine shows that. The scheduler keeps a process on its last core, so one of two equal deployments can stay on the
+slow core for a whole launch. Therefore the processes of a block are moved to given cores before the block, and released
+at once: the scheduler leaves them there until a better core is idle. An affinity that the user has set is respected.
+Systems without CPU affinity skip this.
 """
 
 from __future__ import annotations

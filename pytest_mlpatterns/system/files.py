@@ -1,7 +1,9 @@
 """Files of the user's project: read with a bound, replaced as a whole, and locked while two runs change them.
 
 The lock is ``flock`` on a file beside the user's, which is removed when the lock is released. Only users with
-permission to replace files of the directory can open it. The content of a file is of no concern here.
+permission to replace files of the directory can open it. ``flock`` on the directory would need no file, but each user
+with permission to read the directory could hold it, and so with each lock on the user's file: a shared lock keeps
+exclusive ones out. The content of a file is of no concern here.
 """
 
 import contextlib
@@ -167,7 +169,10 @@ def _locked(place: Place, timeout_s: float) -> Iterator[None]:
 
 
 def _lock(directory: int, name: str) -> int | None:
-    """Take the lock; None if another process has it, or took it in a moment in which it was free."""
+    """Take the lock; None if another process has it, or took it in a moment in which it was free.
+
+    It is opened anew each time, so that this process never waits for a file that has lost its name.
+    """
     try:
         lock = os.open(name, _LOCK_FLAGS, 0o600, dir_fd=directory)
     except OSError:
@@ -187,7 +192,10 @@ def _lock(directory: int, name: str) -> int | None:
 
 
 def _require_permission(directory: int, name: str) -> None:
-    """Raises ForeignLockError if the lock is a file that this user has no permission to open."""
+    """Raises ForeignLockError if the lock is a file that this user has no permission to open.
+
+    A run of root that was killed, such as one in a container, leaves it so.
+    """
     try:
         os.close(os.open(name, _LOCK_FLAGS, 0o600, dir_fd=directory))
     except PermissionError:

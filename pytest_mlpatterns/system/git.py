@@ -179,7 +179,8 @@ def changed_files(directory: Path, leave_out: Collection[Path] = ()) -> tuple[st
 def _unwatched(git: Git) -> dict[str, str]:
     """Mode and object in the index of files whose changes git does not look for, by path.
 
-    ``git update-index`` marked them assume-unchanged or skip-worktree.
+    ``git update-index`` marked them assume-unchanged or skip-worktree. Those that a sparse checkout leaves out have the
+    second mark too; they do not count as deleted.
     """
     lines = _names(git, "ls-files", "-v", "--stage")  # each begins with a tag, in lower case for the first mark
     marked = {line[2:]: line[0] for line in lines if line[0] == "S" or line[0].islower()}

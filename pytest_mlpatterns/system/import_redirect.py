@@ -87,7 +87,7 @@ def remap_editable_finders(present_top: Path, reference_top: Path) -> list[str]:
 def modules_from(
     present_top: Path, reference_top: Path, modules: Mapping[str, ModuleType] | None = None
 ) -> list[Stray]:
-    """Modules that were loaded from the present tree, in the order of their import."""
+    """Modules, of ``sys.modules`` if None, that were loaded from the present tree, in the order of their import."""
     trees = _Trees(present_top, reference_top)
     strays = []
     for name, module in list((sys.modules if modules is None else modules).items()):
@@ -159,7 +159,10 @@ class _Trees:
 
 
 class _Redirect:
-    """The first finder: loads from the reference tree what other finders find in the present tree."""
+    """The first finder: loads from the reference tree what other finders find in the present tree.
+
+    Covers finders of other build tools, and packages that are linked into site-packages.
+    """
 
     def __init__(self, trees: _Trees) -> None:
         self._trees = trees

@@ -30,7 +30,7 @@ class InstalledCopy(NamedTuple):
 
 
 def installed_copies(root: Path, top: Path, found: Iterable[Distribution] | None = None) -> list[InstalledCopy]:
-    """The packages of this project that Python imports from a copy."""
+    """The packages of this project that Python imports from a copy, of all that it can import if ``found`` is None."""
     root, top = root.resolve(), top.resolve()
     names = {directory: name for directory in (root, *root.parents) if (name := project_name(directory))}
     copies = []

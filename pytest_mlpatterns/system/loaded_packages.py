@@ -1,8 +1,8 @@
 """Which installed packages a process has loaded, and the distribution and version that a file belongs to.
 
 A process lists files of its own modules. Another process finds their distributions in the lists of files that
-installers leave, since ``importlib.metadata`` parses every description too. This module must not know what a package is
-compared for.
+installers leave, since ``importlib.metadata`` parses every description too: 0.3 s for 140 distributions. This module
+must not know what a package is compared for.
 """
 
 import contextlib
@@ -40,7 +40,10 @@ def spelled(name: str) -> str:
 
 
 def loaded_modules() -> list[str]:
-    """A file of each installed package that this process has loaded."""
+    """A file of each installed package that this process has loaded.
+
+    A package without a file of its own, such as ``google``, gives one for each package in it.
+    """
     found: list[str] = []
     listed: set[str] = set()
     for name in sorted(sys.modules.copy()):  # a package before what is in it
@@ -79,7 +82,7 @@ def distributions_of(files: Iterable[str]) -> list[Distribution]:
 
 
 def imported_distributions(python: Path, project: Path) -> list[Distribution]:
-    """The distributions that the files of a project import, tests left out, and those that these require."""
+    """What files of a project, but tests, import of the environment of an interpreter, and what that requires."""
     folders = [_installed_in(str(folder)) for folder in python.parent.parent.glob("lib/python3*/*-packages")]
     installed = {one.name: one for folder in folders for one in folder}
     found = {one.name: one for folder in folders for one in _owners(folder, _imported_files(project))}

@@ -65,7 +65,11 @@ class LogFile(Struct, frozen=True):
             return ""
 
     def tail(self, lines: int = 30, edit: Callable[[str], str] = str) -> str:
-        """The last lines, each with a mark, of those in the last 16 KiB; a first line reports that the log was cut."""
+        """The last lines, each with a mark, of those in the last 16 KiB; a first line reports that the log was cut.
+
+        Equal lines, such as those of a server that logs each question whether it is ready, are one line with their
+        number.
+        """
         text = marked("\n".join(map(_shortened, _counted(edit(self.printed_since(0)).splitlines())[-lines:])))
         if (size := self.size) > LIMIT_BYTES:
             limit = format_size(LIMIT_BYTES)

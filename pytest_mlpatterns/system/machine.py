@@ -4,7 +4,8 @@ The counters are busy time and what takes CPU time away (steal, throttling, freq
 difference of two readings describes the time between them. A counter that the operating system lacks is 0.
 
 The speed of the machine is the time of one built-in function, so that tracers and coverage of this process add nothing.
-This module must not know what the time is compared with.
+Baselines store this time, so another piece of work needs another name. This module must not know what the time is
+compared with.
 """
 
 import contextlib

@@ -66,7 +66,10 @@ def adopt_orphans() -> None:
 
 
 def end_with_creator() -> Callable[[], None] | None:
-    """What a new process calls so that it gets SIGTERM when the thread that started it ends; None except on Linux."""
+    """What a new process calls so that it gets SIGTERM when the thread that started it ends; None except on Linux.
+
+    So a main thread should start it. The signal comes also if its creator dies of SIGKILL.
+    """
     if sys.platform != "linux":
         return None
     import ctypes
@@ -222,7 +225,10 @@ def describe_exit(code: int) -> str:
 
 
 def _matching(fits: Callable[[psutil.Process], bool]) -> set[psutil.Process]:
-    """The running processes that fit, except this one; one that this user may not look at does not."""
+    """The running processes that fit, except this one; one that this user may not look at does not.
+
+    ``psutil.process_iter`` would keep processes from one call to the next, and take a new one for an old one of its id.
+    """
     import psutil
 
     found = set()

@@ -4,7 +4,8 @@ Directories for temporary files are shared with other users. A name that a run w
 meanwhile be another user's directory, or a link to anything. So one rule holds for each removal, renaming and change of
 a mode in this package: a directory is opened without following a link, its owner must be the user of this process, and
 everything below it is reached through its descriptor, so that a name that another user exchanges meanwhile changes
-nothing. What does not fit stays as it is, and the caller gets an error.
+nothing. What does not fit stays as it is, and the caller gets an error. ``tempfile.TemporaryDirectory`` is no way
+around it: before Python 3.11.8 its removal changes modes through links.
 """
 
 from __future__ import annotations
@@ -204,7 +205,7 @@ def remove_file(path: Path, directory: int | None = None) -> None:
 
 @contextlib.contextmanager
 def temporary_directory(prefix: str, above: Path | None = None) -> Iterator[Path]:
-    """A new private directory, which is removed at the end."""
+    """A new private directory, by default in the system's place of temporary files, which is removed at the end."""
     path = Path(tempfile.mkdtemp(prefix=prefix, dir=above))
     try:
         yield path

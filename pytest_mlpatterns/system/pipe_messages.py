@@ -12,7 +12,10 @@ _LENGTH = struct.Struct("<Q")  # Length of one part in bytes, as it is sent befo
 
 
 class MessageWriter:
-    """Writes values to a pipe. If an interrupt cuts one, its rest is written before the next one."""
+    """Writes values to a pipe. If an interrupt cuts one, its rest is written before the next one.
+
+    Otherwise the other end would take the next value for that rest, and fail to unpickle it.
+    """
 
     def __init__(self, stream: IO[bytes]) -> None:
         self._stream = stream

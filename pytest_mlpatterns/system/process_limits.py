@@ -1,5 +1,8 @@
 """What the system permits a process: how many files it opens, and which processes read its memory.
 
+The limits on files come from the module ``resource``, which Windows lacks, where tests are collected too: functions
+import it.
+
 Linux decides by the user which processes may read memory, and with its security module Yama also by
 ``kernel.yama.ptrace_scope``: at 1, which most distributions choose, a process is read by its parents only, unless it
 permits more itself (prctl(2), ``PR_SET_PTRACER``). At 2 only an administrator reads others, at 3 no process does.
@@ -21,7 +24,10 @@ _ADMINISTRATORS_ONLY = 2  # Value of ``ptrace_scope`` from which processes of th
 
 
 def raise_file_limit() -> None:
-    """Raise the soft limit of this process to the highest that the system takes."""
+    """Raise the soft limit of this process to the highest that the system takes.
+
+    macOS has no hard limit by default, and refuses a soft limit without end.
+    """
     import resource
 
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)

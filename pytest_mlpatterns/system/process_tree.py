@@ -40,7 +40,7 @@ class Monitor(Protocol):
         ...
 
     def sample(self, *, poll: bool = False) -> None:
-        """Take one sample, without waiting for another machine."""
+        """Take one sample, without waiting for another machine; a ``poll``, one of many, may be left out."""
 
     def usage(self) -> Usage | None:
         """All samples so far, one for each call of :meth:`sample` that was no poll, in their order; None if no process
@@ -156,7 +156,7 @@ class _Member:
 
 
 class ProcessTree:
-    """The processes below some roots."""
+    """The processes below some roots; ``descriptors``: open files at the last :meth:`count`, None if not known."""
 
     def __init__(self, roots: Callable[[], Sequence[int]]) -> None:
         self.cpu_ns: int = 0
@@ -257,7 +257,7 @@ def own_cpu_ns(process: psutil.Process) -> int:
 
 
 def describe_stopped(roots: Iterable[int]) -> str:
-    """The first stopped process in the trees under these ids: ``process 4711 (python) is stopped (SIGSTOP)``."""
+    """The first stopped process under these ids, ``process 4711 (python) is stopped (SIGSTOP)``; empty if none is."""
     for process in _trees(roots):
         with contextlib.suppress(psutil.Error, OSError):
             if how := _STOPPED.get(process.status()):

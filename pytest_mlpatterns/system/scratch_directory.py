@@ -1,4 +1,7 @@
-"""The temporary directory of a run; the next run removes the directories and processes that killed runs left."""
+"""The temporary directory of a run; the next run removes the directories and processes that killed runs left.
+
+A process outlives a killed run only if it could not notice the end, for example because it was stopped (SIGSTOP).
+"""
 
 import contextlib
 import fcntl
@@ -19,7 +22,7 @@ _NEW_S = 60.0  # Age at which a directory that is still not locked belongs to a 
 
 
 class ScratchDirectory:
-    """A new temporary directory; directories of runs that have ended are removed."""
+    """A new temporary directory, in the system's place by default; directories of runs that have ended are removed."""
 
     def __init__(self, base: Path | None = None, prefix: str = _PREFIX) -> None:
         base = base or Path(tempfile.gettempdir())

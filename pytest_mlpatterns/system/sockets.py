@@ -30,8 +30,9 @@ def listening_socket() -> socket.socket:
 def held_port(host: str = "127.0.0.1", wanted: int = 0) -> socket.socket:
     """A socket that reserves a free port for a server that binds its port itself.
 
-    Its port was free when it was bound: SO_REUSEPORT, which lets a server of the same user bind the port too, is set
-    only afterwards. So no other socket of this function gets the port until this one is closed.
+    It does not listen, so the system gives it no connection. Its port was free when it was bound: SO_REUSEPORT, which
+    lets a server of the same user bind the port too, is set only afterwards. So no other socket of this function gets
+    the port until this one is closed.
     """
     holder = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
@@ -82,7 +83,8 @@ def _lasting_ports() -> range:
 def _reserve(port: int) -> bool:
     """Reserve a port among the callers of :func:`free_port`; False if it is reserved already.
 
-    On Linux a socket with an abstract name reserves it in all processes.
+    On Linux a socket with an abstract name reserves it in all processes. Such a name belongs to the network namespace,
+    as the port does, makes no file, and ends with its process.
     """
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as holder:
         try:

@@ -3,7 +3,8 @@
 Which library started a thread of another process, such as onnxruntime or OpenBLAS (Linux).
 
 A thread that waits has an address of the code that started it at the base of its stack: after the C library's, the
-outermost address that lies in a library names it.
+outermost address that lies in a library names it. This works without symbols, and for stripped libraries. It needs the
+same permission as a profiler, and reads some kilobytes of the stack.
 """
 
 from __future__ import annotations

@@ -1,4 +1,8 @@
-"""A time limit of a block of the main thread, and calls of a function in it from time to time, also while it waits."""
+"""A time limit of a block of the main thread, and calls of a function in it from time to time, also while it waits.
+
+A signal ends each wait, and what waits goes on afterwards. The signal is one that does nothing to a process that
+expects none.
+"""
 
 import contextlib
 import math

@@ -55,7 +55,7 @@ def headers_of(head: bytes) -> dict[str, str]:
 
 
 class NotFiniteError(WireError):
-    """A value has NaN or infinity, and JSON cannot carry them."""
+    """A value has NaN or infinity, which JSON cannot carry; ``found`` says what and where: ``NaN at [0][3]``."""
 
     def __init__(self, what: str, item: int, found: str) -> None:
         self.reason: str = f'has {found}, which JSON cannot carry; use wire="rest+binary"'

@@ -69,7 +69,7 @@ def codec_of(wire: Wire, path: str = "") -> Codec:
 
 
 def path_of(wire: Wire, value: object, path: str) -> str:
-    """The path of the request for an input; an input of the wire openai may decide it."""
+    """The path of the request for an input: the target's, empty for our servers, unless the wire openai decides it."""
     if wire.protocol != "openai":
         return path
     from pytest_mlpatterns.wire.openai import openai_path

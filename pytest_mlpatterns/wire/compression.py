@@ -1,6 +1,7 @@
 """Content codings of HTTP: gzip, zstd and br, and the choice from ``Accept-Encoding``.
 
-The size of decompressed data is limited, so a small body cannot expand without bound.
+The levels are fast enough for responses that are compressed on the fly. The size of decompressed data is limited, so a
+small body cannot expand without bound.
 """
 
 import contextlib

@@ -3,7 +3,8 @@
 The ``.proto`` files beside this module are compiled into ``descriptors.binpb`` (``make protos``), which any installed
 version of protobuf reads: there is no generated code that asks for one version. The descriptors live in a private pool,
 because protobuf refuses a second registration of the same names, and other packages (tritonclient, for example)
-register theirs in the default pool. Also: ``loadgen/http2.py`` sends a call of the load and reads its answer.
+register theirs in the default pool. The load generator imports this module, which must not know tensors. Also:
+``loadgen/http2.py`` sends a call of the load and reads its answer.
 """
 
 from __future__ import annotations

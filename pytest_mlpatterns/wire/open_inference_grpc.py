@@ -1,7 +1,7 @@
 """V2 over gRPC: protobuf messages with raw or typed tensor contents.
 
 Raw contents of a received message are not copied: this module splits them off by their field number, and only the small
-rest is parsed by protobuf.
+rest is parsed by protobuf. In a sent message they are copied once.
 """
 
 from collections.abc import Sequence

@@ -11,7 +11,7 @@ is no chunk only if no output is beside it.
 Server-sent events without I/O: bytes in, events out, by the rules of the WHATWG (HTML, section 9.2.6).
 
 Bytes may be split anywhere, also in the middle of a character or between CR and LF. Data stays bytes: only its reader
-knows whether it is text or JSON.
+knows whether it is text or JSON. It must not know what an event means.
 """
 
 import json
@@ -233,7 +233,11 @@ class StreamReader(AnswerReader):
 
     @staticmethod
     def _is_usual(data: bytes, prefix: bytes, suffix: bytes) -> bool:
-        """Whether the bytes are one chunk that differs from an earlier one in nothing but its text."""
+        """Whether the bytes are one chunk that differs from an earlier one in nothing but its text.
+
+        Events of an answer often differ in nothing else, and the inside of a JSON string cannot change what the rest
+        means. So such an event need not be parsed.
+        """
         return (
             data.startswith(prefix)
             and data.endswith(suffix)
@@ -359,7 +363,10 @@ def tokens_in(value: object, before: int) -> int:
 
 
 class TextReader(StreamReader):
-    """A :class:`StreamReader` that keeps the text of the chunks, as the insides of JSON strings."""
+    """A :class:`StreamReader` that keeps the text of the chunks, as the insides of JSON strings.
+
+    They are kept as they came, because decoding them would cost time while the load runs.
+    """
 
     __slots__ = ("_is_text", "_pieces")
 

@@ -196,7 +196,10 @@ class LineReader(AnswerReader):
             self._names |= dict.fromkeys(name[:_LONGEST_NAME] for name in value)
 
     def _read_end(self, value: dict[str, Any]) -> None:
-        """Take the end of the answer and its counts from a line of Ollama."""
+        """Take the end of the answer and its counts from a line of Ollama.
+
+        An end without output, such as one whose reason is ``load``, is no answer.
+        """
         self.needs_end = True
         if value["done"]:
             self.ended = True

@@ -6,8 +6,9 @@ describes an answer stands in reports: texts of errors and pages, and nothing th
 Which answers are streams, and of which form: server-sent events, JSON lines, or chunks of anything.
 
 What the user declares decides, and else the head of an answer: media types of events and of lines announce a stream.
-Everything else is whole, since many services send whole answers in chunked transfer. An answer with a content-length is
-whole before its first byte is sent, so it is no stream of lines or chunks.
+Everything else is whole, since many services send whole answers in chunked transfer. Some send plain text as
+``text/event-stream``, as BentoML does. An answer with a content-length is whole before its first byte is sent, so it is
+no stream of lines or chunks.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -243,7 +244,11 @@ def described_fault(
 
 
 def error_text(data: bytes) -> str:
-    """The text of an error object in one line: of ``error``, of ``message`` in it or beside it, or of ``detail``."""
+    """The text of an error object in one line: of ``error``, of ``message`` in it or beside it, or of ``detail``.
+
+    If the object has no such text, its own first line. Of a choice or an answer that ended with an error, the reason
+    alone.
+    """
     found = _json_of(data)
     if isinstance(found, dict) and not found.get("error"):
         choices = found.get("choices")

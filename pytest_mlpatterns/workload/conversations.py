@@ -61,7 +61,7 @@ def is_conversation(item: object) -> bool:
 
 
 def conversation_requests(inputs: Sequence[Any], name: Callable[[int], str]) -> ConversationRequests:
-    """Expand conversations into one request per turn; other inputs stay one request."""
+    """Expand conversations, inputs with ``turns``, into one request per turn; other inputs stay one request."""
     requests: list[Any] = []
     origins: list[int] = []
     starts, think_ns = array("I"), array("q")

@@ -33,7 +33,10 @@ class InOrder:
 
 
 class Shuffled(Struct, frozen=True):
-    """Each input once in a fixed random order, again and again: the order of a list."""
+    """Each input once in a fixed random order, again and again: the order of a list.
+
+    A window then measures a sample of the whole list, however few of its inputs it reaches.
+    """
 
     def __str__(self) -> str:
         return "shuffled"

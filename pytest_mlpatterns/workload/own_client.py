@@ -154,7 +154,8 @@ class ClientAnswer:
 class Caller:
     """A client as one caller has it, with at most one request at a time: for a class an object of its own.
 
-    ``address``: ``host:port`` of the service; empty if the client is measured by itself.
+    ``address``: ``host:port`` of the service; empty if the client is measured by itself. Its methods run in the thread
+    or event loop that awaits them; a client that is not async ends them without waiting.
     """
 
     def __init__(self, client: Any, address: str, *, scheme: str = "http") -> None:

@@ -1,6 +1,6 @@
 """The payload: the user's inputs, or complete ``httpx`` requests, encoded as HTTP/1.1 messages.
 
-Each input is encoded once before the load, so that sending costs no encoding.
+Each input is encoded once before the load, so that sending costs no encoding. This module opens no socket.
 """
 
 from __future__ import annotations
@@ -95,7 +95,10 @@ class Payload(Struct, frozen=True):
     def messages(
         self, host: str, port: int, path: str, *, model: str = "", prefix: str = "", accepts: str = ""
     ) -> tuple[bytes, ...]:
-        """The complete requests for a server at this address; ``httpx.Request`` objects keep their path and headers."""
+        """The complete requests for a server at this address; ``httpx.Request`` objects keep their path and headers.
+
+        ``accepts``: ``accept-encoding`` of those that name none; empty for none.
+        """
         if self.wire.protocol == "grpc":
             from pytest_mlpatterns.wire.open_inference_grpc import call_message
 
@@ -117,7 +120,10 @@ class Payload(Struct, frozen=True):
         return tuple(b"".join([_head(first, body), *body.parts]) for body in self.bodies)
 
     def order(self, *, all_requests: bool = True) -> bytes:
-        """The indices of the requests in order, as a ``LoadJob`` takes them; empty if they are sent as listed."""
+        """The indices of the requests in order, as a ``LoadJob`` takes them; empty if they are sent as listed.
+
+        ``all_requests``: whether all turns of conversations are in the order, else only the first of each.
+        """
         if self.conversations is None:
             return b"" if self.draw is None else self.draw.order(len(self.bodies or self.requests))
         drawn = b"" if self.draw is None else self.draw.order(self.origins[-1] + 1)

@@ -76,7 +76,10 @@ class LoadPlan(Struct, frozen=True):
         )
 
     def rate_of(self, samples: Samples, window: Window) -> float | None:
-        """The rate of an open loop of one rate, in requests per second; None for another load."""
+        """The rate of an open loop of one rate, in requests per second; None for another load.
+
+        Conversations have as many requests as they had in the window.
+        """
         if not isinstance(self.schedule, ConstantRate | PoissonRate | GammaRate):
             return None
         if self.payload.conversations is None:

@@ -1,7 +1,8 @@
 """Requests that the user's function ``request=`` makes from inputs, the content of responses, and a line of headers.
 
-Headers decide what a service does: a model name, an accepted coding. The line is committed with the baseline. It holds
-no credentials; values that may be private are hashed. This module sends nothing.
+Headers decide what a service does: a model name, an accepted coding. Two results whose headers differ are not
+comparable, so a result has them in one line. The line is committed with the baseline. It holds no credentials; values
+that may be private are hashed. This module sends nothing.
 """
 
 from __future__ import annotations
@@ -128,7 +129,7 @@ def text_of(response: httpx.Response) -> str:
 
 
 def describe_headers(requests: Iterable[httpx.Request]) -> str:
-    """The headers of all requests: ``accept: application/json; x-model: #9f86d081``; ``none`` without any."""
+    """The headers of all requests, sorted: ``accept: application/json; x-model: #9f86d081``; ``none`` without any."""
     values: dict[str, set[str]] = {}
     for request in requests:
         for name, value in request.headers.multi_items():

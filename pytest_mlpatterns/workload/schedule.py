@@ -402,7 +402,10 @@ class GammaRate:
         return f"gamma({self.rate_rps:g}/s, burstiness={self.burstiness:g}{seed})"
 
     def arrivals(self, number: int = 0, of: int = 1) -> Iterator[int]:
-        """Cumulative sums of gamma intervals; for each of n generators every n-th."""
+        """Cumulative sums of gamma intervals; for each of n generators every n-th.
+
+        Bursts have no law by which independent streams merge to one.
+        """
         draw = random.Random(self.seed)  # noqa: S311 - arrivals, not secrets
         due_ns = _arrivals(partial(draw.gammavariate, self.burstiness, 1 / (self.rate_rps * self.burstiness)))
         return itertools.islice(due_ns, number, None, of)

@@ -1,4 +1,7 @@
-"""Lines of a text file that a test names, read one at a time and within a bound."""
+"""Lines of a text file that a test names, read one at a time and within a bound.
+
+A pipe or a device is refused, because it may never end, or never begin.
+"""
 
 import json
 import os

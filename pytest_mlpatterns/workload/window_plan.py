@@ -68,7 +68,10 @@ class WindowPlan(Struct, frozen=True):
         return _LONGEST_FACTOR * self.budget_ns
 
     def window(self, interval_ns: float, warmup_ns: int) -> RequestWindow | None:
-        """The window by requests; None if its length in time is right."""
+        """The window by requests; None if its length in time is right.
+
+        A window lasts as long as start and warm-up if it may, since that time is spent for each launch in any case.
+        """
         spent_ns = self.start_ns + warmup_ns
         if interval_ns < SLOW_INTERVAL_NS:
             needed_ns = self.enough * interval_ns
@@ -89,7 +92,11 @@ class WindowPlan(Struct, frozen=True):
         return RequestWindow(requests, 0 if is_kept else self.window_ns, longest_ns)
 
     def _room_ns(self, interval_ns: float, spent_ns: int) -> float:
-        """Time for the window: of a quarter of the budget, or of more if that leaves too little."""
+        """Time for the window: of a quarter of the budget, or of more if that leaves too little.
+
+        Of a launch that may decide alone, that is too few answers for a median. If two launches have no time for these
+        either, one has them, and as much time as was spent before it.
+        """
         cycle_ns = self.callers * interval_ns
         spent_ns += _CLOSING_NS + round(cycle_ns - interval_ns)  # what the other callers have in flight at the end
         few_ns = _FEWEST * interval_ns if self.decides_alone else 0.0
@@ -109,6 +116,8 @@ class WindowPlan(Struct, frozen=True):
 
 def whole_rounds(wanted: float, most: float, of: int, *, callers: int) -> int:
     """A number of requests near the wanted one: whole rounds of the inputs, or of the callers if no round fits.
+
+    If that costs little, it is both, so that each caller sends as many.
 
     ``callers``: requests in flight; each sends one at least, even if there is no time.
     """

@@ -60,7 +60,10 @@ def climb(
 def _confirm(
     measure: Callable[[int], Step], ladder: list[Step], stopped: str, *, out_of_time: Callable[[], bool]
 ) -> Capacity:
-    """Measure the knee and twice the knee again, in the order A B B A, and pool them with the ladder."""
+    """Measure the knee and twice the knee again, in the order A B B A, and pool them with the ladder.
+
+    The median over all windows of the plateau is no maximum, which would grow with the number of tries.
+    """
     good = [step for step in ladder if step.rates_rps and step.error_ratio <= MAX_STEP_ERROR_RATIO]
     if not good:
         return Capacity(LaunchValue(0.0, 0.0), 1, tuple(ladder), stopped, at_least=False)

@@ -51,7 +51,7 @@ def recovery_ns(samples: Samples, after: Window, limit_ns: float, *, before_rati
     """Time from the begin of a window after which requests are answered in time as before; None if that never was.
 
     It is when the first request in time was due from which on the next 20 requests, and all that follow, have 95 % of
-    the share in time before.
+    the share in time before. So a single late request later on does not matter.
 
     ``before_ratio``: share in time before.
     """
@@ -176,6 +176,8 @@ def plan_overload(up_to: float, left_s: float, *, watch_s: float = 0.0) -> Overl
     """Which loads to offer, within a time: shorter steps if it is short, then fewer of them.
 
     A step above the NMRT also takes the time in which an unbounded queue works off what it left.
+
+    ``watch_s``: time after the peak that a limit asks for; 0 for three steps.
     """
     ratios = (*(ratio for ratio in _RATIOS if ratio < up_to), up_to)
     step_s = _step_s(ratios, left_s, watch_s)
@@ -249,6 +251,8 @@ def is_lost_anyway(overloads: Sequence[Overload], measured: Estimate, *, at: flo
     """Whether busy neighbours cannot be why the goodput at a load is below a share of the NMRT.
 
     They make answers late, so requests time out and queues reject. They close no connection, and cost but a part.
+
+    ``measured``: the goodput as a share of the NMRT.
     """
     steps = [step for one in overloads for step in one.steps if abs(step.load_ratio - at) < 1e-9]
     at_most = fmean(at * (1 - step.failed_ratio) for step in steps)
@@ -261,7 +265,14 @@ def stays_failing(overload: Overload) -> bool:
 
 
 def recovery_time(overloads: Sequence[Overload]) -> Estimate:
-    """The time to recover in the worst measurement, with an interval for another one."""
+    """The time to recover in the worst measurement, with an interval for another one.
+
+    A backlog drains at the difference between capacity and load, so a capacity that differs by one percent changes the
+    time by ρ / (ρ - 1) + 0.8 / (1 - 0.8) percent after ρ times the NMRT; see :func:`recovery_estimate`.
+
+    ``overloads``: at least one. Returns nanoseconds from the end of the peak; infinite if the service did not recover
+    while it was watched, for which the lower end is then the time of watching.
+    """
     return recovery_estimate([_recovery(one) for one in overloads])
 
 

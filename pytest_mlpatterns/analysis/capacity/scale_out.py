@@ -138,7 +138,10 @@ def scale_out_ns(scale_outs: Sequence[ScaleOut], confidence: float = CONFIDENCE)
 
 
 def scale_out_record(scale_outs: Sequence[ScaleOut], unknown: str) -> ScaleOutRecord | None:
-    """All passes as plain values for reports."""
+    """All passes as plain values for reports.
+
+    ``unknown``: why the scale-out time is not known; empty if it is. Returns None if there is nothing to report.
+    """
     if not scale_outs:
         return ScaleOutRecord(None, (), None, None, None, 0, 0, unknown) if unknown else None
     found = scale_out_ns(scale_outs)

@@ -347,7 +347,10 @@ def scaling_indices(
 
 
 def why_unknown(name: str, missing: Mapping[str, str]) -> str:
-    """Why a metric of a test is not known, if it is an index of scalability; empty for other metrics."""
+    """Why a metric of a test is not known, if it is an index of scalability; empty for other metrics.
+
+    ``missing``: :attr:`ScalingIndices.missing`; empty without a measurement of scaling.
+    """
     return missing.get(name, NOT_MEASURED if name in SCALING_INDICES else "")
 
 

@@ -7,6 +7,9 @@ times show far more of the tail of the waits in the long run than the few late r
 
 Times that resemble those before them, as of long and short batches of work, make longer queues than the same times in
 another order. So runs of the original order are drawn, and the standard error follows from them.
+
+A pause is a request that took much longer than others. It comes with time, not with requests: at half the rate a
+service that collects garbage every five seconds still does so.
 """
 
 from __future__ import annotations
@@ -82,7 +85,11 @@ class Served(Struct, frozen=True):
         return max(limit_ns, usual * math.log(_ONE_OF * self.due_ns.size) / -math.log(1 - _USUAL))
 
     def pauses(self, limit_ns: float) -> tuple[Pause, ...]:
-        """The pauses; one that meets several requests at once counts once."""
+        """The pauses; one that meets several requests at once counts once.
+
+        The first request after a pause that found the service idle shows when it ended, not when it began: on average
+        half of the time since the last answer before belongs to it.
+        """
         if not self.due_ns.size:
             return ()
         takes, idle = self.takes_ns, self.due_ns[self.begun_ns <= self.due_ns]

@@ -242,7 +242,7 @@ def latency_moments(launch: Launch) -> tuple[LatencyMoment, ...]:
 
 
 def judge_hurt(found: Sequence[AroundStep], limit: HurtLimit, *, confidence: float) -> Verdict:
-    """Whether the percentile of the requests around a step keeps its limit, over all launches."""
+    """Whether the percentile of requests around steps of one name, at least one, keeps its limit, over all launches."""
     before_ns = np.concatenate([one.before_ns for one in found])
     around_ns = [one.around_ns(limit) for one in found]
     everything = np.concatenate(around_ns)

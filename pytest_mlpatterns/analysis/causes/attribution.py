@@ -1,7 +1,9 @@
 """From profiled blocks to the record of a profile: the functions that a failure names, their table, and the tree.
 
 Pure. :mod:`pytest_mlpatterns.analysis.causes.explanation` finds where the change is; this module names which function
-of the project that is, which line, and what it was before.
+of the project that is, which line, and what it was before. A profiler of Python sees the functions of Python threads
+only: if a session gets four threads in place of one, all functions take as long as before, or wait, and the CPU time of
+the process grows.
 """
 
 from __future__ import annotations
@@ -102,7 +104,11 @@ def _lost_ratio(run: ProfiledRun) -> float:
 
 
 def _blocking(run: ProfiledRun, drafting: _Drafting) -> list[FunctionChange]:
-    """The functions that are named if suspended coroutines do not count; empty if there are none."""
+    """The functions that are named if suspended coroutines do not count; empty if there are none.
+
+    Once a coroutine blocks the event loop for the time that it was suspended before, its own request takes as long as
+    before, and all others wait. So this is asked only if a verdict shows that requests take longer.
+    """
     awake = structs.replace(run, before=tuple(map(_awake, run.before)), now=tuple(map(_awake, run.now)))
     if awake == run:
         return []
@@ -156,7 +162,10 @@ class _Drafting:
         return self._change(leading, chain[position], inside=_inside(deeper[-1]) if deeper else "")
 
     def _moved_below(self, here: Spot) -> list[Spot]:
-        """The functions of the project with most of the change of a library that calls them now, outermost first."""
+        """The functions of the project with most of the change of a library that calls them now, outermost first.
+
+        Each takes as long as before, below another caller: an endpoint that blocks the event loop ran in a thread.
+        """
         if here.frame is None or here.frame.owner not in ("library", "python"):
             return []
         found = self.changes.tree.topmost(here.nodes).items()

@@ -121,7 +121,8 @@ def call_tree(run: ProfiledRun) -> CallTree:
     """The tree of all stacks of both sides; a side that was not profiled has no time.
 
     The variance of a time that c of N samples saw is that of a binomial count: the sum over its stacks of ns² / c,
-    times 1 - c/N, since a function that is in every sample is known exactly.
+    times 1 - c/N, since a function that is in every sample is known exactly. If N is unknown it is that of a Poisson
+    count, which is larger.
     """
     growing = _Growing((2, len(run.now)))
     for side, blocks in ((NOW, run.now), (BEFORE, run.before)):  # the present first: lines of definitions are its own

@@ -3,7 +3,8 @@
 The whole must have changed beyond noise. From there the walk goes to the function that has most of its caller's change,
 as long as there is one and the change is beyond noise there too. A function inside a model must also be slower per call
 of the model: if it is only called more often, its code is not the cause. A slower machine slows both blocks of a pair.
-Pure.
+What differs beyond that has three sources: samples are counted, blocks scatter, and two starts of the same code are
+never equally fast. Pure.
 """
 
 import math

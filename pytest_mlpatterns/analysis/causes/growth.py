@@ -77,7 +77,12 @@ def growth_of(requests: NDArray[np.int64], amounts: NDArray[np.int64] | None) ->
 
 
 def requests_to_decide(growth: Growth, limit: float, least: float) -> int | None:
-    """About how many requests would decide whether a growth is below a limit; None if that is not known."""
+    """About how many requests would decide whether a growth is below a limit; None if that is not known.
+
+    The interval narrows as the requests become more, since the pieces in which memory is taken remain as large.
+
+    ``least``: growth over the second half from which it is a leak.
+    """
     apart = abs(growth.slope.value - limit)
     if apart <= 0:
         return None
@@ -128,7 +133,7 @@ def _variance_of_mean(steps: NDArray[np.float64]) -> float:
     """The variance of the mean of steps between neighbouring points.
 
     A point that is too high makes one step too large and the next one too small, which the covariance of neighbours
-    takes into account (Newey & West 1987).
+    takes into account (Newey & West 1987). It counts down to a quarter of the variance without it.
     """
     apart = steps - steps.mean()
     alone = float(apart @ apart) / (steps.size - 1)
@@ -256,7 +261,10 @@ def judge_suspicion(metric: Metric, suspicion: Verdict, limit: float, *, track: 
 
 
 def describe_growth(metric: Metric, growth: Growth, *, recent: bool = False) -> str:
-    """A growth in words: ``resident memory grows by 1.02 KiB (±0.10 KiB) per request over 5,000 requests, …``."""
+    """A growth in words: ``resident memory grows by 1.02 KiB (±0.10 KiB) per request over 5,000 requests, …``.
+
+    ``recent``: give the growth in the last quarter, not that in the second half.
+    """
     found, kind = growth.recent if recent else growth.slope, resource_of(metric)
     each = "request" if kind.per == 1 else f"{kind.per:,} requests"
     by = f"{_amount(metric, kind.per * found.value)} (±{_amount(metric, kind.per * (found.high - found.low) / 2)})"
@@ -302,6 +310,8 @@ def held_record(before: HeldMemory, now: HeldMemory, *, names: tuple[Name, Name]
 
     Named is a function of the project with at least 10 % of what all lines hold in addition, and, unless it is about a
     growth, at least 256 KiB: what libraries hold by themselves is no line that a reader can change.
+
+    ``before``: of the reference; both sides since the start, or both the growth over some requests.
     """
     per_request = now.requests > 0
     functions: dict[Frame, list[float]] = defaultdict(lambda: [0.0, 0.0])

@@ -3,15 +3,17 @@
 The load generator knows the whole latency, and what passed until a request was sent. The layer ``split`` of the
 telemetry has what the outermost process of a pattern measured: the residence of its requests and the parts of it. What
 is left of the residence is the time of the server, and what is left of the latency the time of sockets, with the wait
-until the process reads a request. So the parts add up by construction.
+until the process reads a request. So the parts add up by construction. If they are longer than the whole by over 5 %,
+the difference is a part of its own, with its sign.
 
 The names in that layer come from :mod:`pytest_mlpatterns.patterns.tally`. Its histograms hold sums by the
 residence of the requests, so that the parts of a request near the median are known. Pure; it must not know patterns,
 nor what a split is compared with.
 
 Parts depend on each other: when the model is called more often, its time per request grows though a call is as fast as
-before, and when a request takes longer to serve, those behind it wait longer. So the order is by cause, not by size:
-calls of the model first, then the parts of the code, then those that a busy machine stretches, then the waits. Pure.
+before, and when a request takes longer to serve, those behind it wait longer. On a busy machine code that runs longer
+also waits longer for a processor. So the order is by cause, not by size: calls of the model first, then the parts of
+the code, then those that a busy machine stretches, then the waits. Pure.
 """
 
 import math
@@ -436,7 +438,10 @@ def _stretch(changes: Sequence[PartChange], kinds: int) -> float:
 
 
 def _more_calls(before: LatencySplit, now: LatencySplit, total_ns: float) -> list[CallsChange]:
-    """Models that are called more often (less often, if the whole got shorter), if that is more than their slowdown."""
+    """Models that are called more often (less often, if the whole got shorter), if that is more than their slowdown.
+
+    A model that got slower by a larger factor than its calls grew is itself the cause.
+    """
     found, more = [], sum(now.calls.values()) - sum(before.calls.values())
     for of, calls in now.calls.items():
         then = before.calls.get(of)

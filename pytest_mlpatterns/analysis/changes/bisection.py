@@ -11,7 +11,9 @@ The probability of error is divided among the steps, and within a step among its
 has 1 / (r (r + 1)) of it, and the sum of these is 1. So the number of looks need not be known beforehand, and all
 decisions together err with at most the stated probability (Bonferroni's inequality). A commit that differs from one end
 only is taken to have the level of the other. Of a step that is true; a commit that is a little off that level is caught
-at the end, where the commit that was found is compared with its parent.
+at the end, where the commit that was found is compared with its parent. Bayes' rule over all commits (Waeber, Frazier &
+Henderson, SIAM Journal on Control and Optimization 51, 2013) has to know the distribution of the noise; measuring a
+commit until it is decided costs no more than another commit.
 
 This module must not know git, nor how anything is measured.
 """
@@ -134,7 +136,7 @@ def _deviation(launches: Sequence[LogRatio]) -> float:
 
 
 class Bisection:
-    """One search; what is recorded in the same order leads to the same steps."""
+    """One search up to the bad end, number ``last`` ≥ 1; what is recorded in the same order leads to the same steps."""
 
     def __init__(self, last: int, rules: SearchRules | None = None) -> None:
         if last < 1:
@@ -171,7 +173,7 @@ class Bisection:
         return Measure(position, self._runs + 1, self._good, self._bad)
 
     def add_run(self, launches: Sequence[LogRatio]) -> Decided:
-        """Record a measurement of the commit to measure next, and return what is known of that commit now."""
+        """Record launches, at least one, of the next commit over the good one, and return what is known of it now."""
         position = self._asked()
         if not launches:
             raise ValueError("a measurement has no launches, expected at least one")
@@ -232,7 +234,7 @@ class Bisection:
         return self._halved(position, is_good=is_good, is_between=own.is_apart_from(near))
 
     def _halved(self, position: int, *, is_good: bool, is_between: bool) -> Likeness:
-        """Leave the half with the change."""
+        """Leave the half with the change; the level of the good commit, with which all are compared, is exact."""
         level = self._good_level if is_good else self._bad_level
         if is_between:
             level = position
@@ -246,7 +248,10 @@ class Bisection:
         return Likeness.NEAR_BAD if is_between else Likeness.BAD
 
     def _next_position(self) -> int | None:
-        """The commit that is measured now, else the one farthest from all known or out; None if none is left."""
+        """The commit that is measured now, else the one farthest from all known or out; None if none is left.
+
+        Neighbours of commits that do not run often do not run either.
+        """
         known = [self._good, self._bad, *(one for one in self._out if self._good < one < self._bad)]
         left = [one for one in range(self._good + 1, self._bad) if one not in self._out]
         middle = (self._good + self._bad) / 2
@@ -277,7 +282,10 @@ class StepCheck(Struct, frozen=True):
 
 
 def check_step(runs: Sequence[Sequence[LogRatio]], bracket: Bracket, rules: SearchRules) -> StepCheck:
-    """Whether the commit that a search found changes the metric, measured beside its parent."""
+    """Whether the commit that a search found changes the metric, measured beside its parent.
+
+    ``runs``: measurements of the commit over its parent, at least one; each of at least one launch.
+    """
     launches = [launch for run in runs for launch in run]
     scatter = max(RATIO_SD, _deviation(bracket.launches))
     level = _level(launches, 1 - rules.error * 0.5 ** len(runs), scatter)

@@ -54,7 +54,7 @@ def place_of(series: Series, change: Change) -> int:
 
 
 def levels_of(series: Series, changes: Iterable[Change]) -> tuple[Level, ...]:
-    """The stretches of a course, which together are all of its points."""
+    """The stretches of a course, which together are all of its points; changes of other courses do not count."""
     if not series.points:
         return ()
     borders = {segment.start for segment in series.segments} | {0, len(series.points)}

@@ -3,8 +3,9 @@
 A course of values belongs to one machine. A course of ratios belongs to none: each of its lines compares its commit
 with another one that was measured beside it, so that the machine cancels. If every commit is compared with one release,
 the ratios are independent measurements around one level. If every commit is compared with the one before, a level is a
-sum of ratios, and the errors add up along the course. Tests work with the ratios as they were measured, never with the
-sums (:mod:`pytest_mlpatterns.analysis.changes.stretches`).
+sum of ratios, and the errors add up along the course. A course may mix both, so a point keeps what its ratio refers to.
+Tests work with the ratios as they were measured, never with the sums
+(:mod:`pytest_mlpatterns.analysis.changes.stretches`).
 
 Three launches know their scatter badly, so the interval of a verdict starts from a prior deviation. The usual one is
 that of many services on a shared machine; a test with a history has its own. Pure. This module must not know where
@@ -65,7 +66,10 @@ USUAL_SCATTER = LaunchScatter()  # The scatter of a test without a history: as o
 
 
 def scatter_in(lines: Sequence[HistoryLine]) -> LaunchScatter:
-    """The deviations of one test, of the metrics of which there are enough launches."""
+    """The deviations of one test, of the metrics of which there are enough launches.
+
+    ``lines``: of one test, one machine and one set-up, in the order of their dates.
+    """
     latest = lines[-_LATEST_RUNS:]
     launches = {
         name: _Runs(
@@ -113,7 +117,11 @@ class _Runs(Struct, frozen=True):
         return _drawn(squares / self.degrees - self.within_launch, self.degrees, usual)
 
     def deviation(self, usual: float) -> float:
-        """The deviation of a launch, or that which explains how much one run differs from the next, if that is more."""
+        """The deviation of a launch, or that which explains how much one run differs from the next, if that is more.
+
+        A stored baseline is of another day; if days differ, the launches of one do not show it. Changes of the level
+        count little, since the median of the differences of neighbouring runs is taken.
+        """
         means = [fmean(run) for run in self.logs]
         steps = [abs(now - before) for before, now in pairwise(means)]
         of_mean = MAD_TO_SD * median(steps) / math.sqrt(2)
@@ -339,7 +347,10 @@ class _Builder:
         return sum(weight * point.level for weight, point in zip(weights, points, strict=True)) / sum(weights)
 
     def _change_of_conditions(self, line: HistoryLine) -> str:
-        """What differs from the runs before; empty if nothing does. What is not known does not differ."""
+        """What differs from the runs before; empty if nothing does. What is not known does not differ.
+
+        An environment is compared with the same machine's: ratios of several machines make one course.
+        """
         facts = self._facts.get(line.machine, "")
         reason = ""
         if _differ(self._setup, line.setup):

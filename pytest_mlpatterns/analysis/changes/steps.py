@@ -284,7 +284,10 @@ def _relocated(runs: _Runs, places: Sequence[int], which: slice = slice(None)) -
 
 
 def _fewest(runs: _Runs, places: Sequence[int]) -> list[int]:
-    """The places without those without which their neighbours, sought anew, explain more."""
+    """The places without those without which their neighbours, sought anew, explain more.
+
+    Of two changes that are close three places may be found, of which none can move as they have to be five runs apart.
+    """
     left, number = list(places), 0
     while number < len(left):
         fewer = _relocated(runs, left[:number] + left[number + 1 :], slice(max(number - 2, 0), number + 2))
@@ -354,7 +357,11 @@ def _middle(values: NDArray[np.float64]) -> float:
 
 
 def _apart(found: Sequence[Step]) -> tuple[Step, ...]:
-    """Steps that are five runs apart and not new ones with a single run: of a closer group one is left, or none."""
+    """Steps that are five runs apart and not new ones with a single run: of a closer group one is left, or none.
+
+    A group counts as one step, of their sum, at its largest step of that direction: a change that was taken back is
+    none.
+    """
     groups: list[list[Step]] = []
     for step in sorted(found, key=lambda step: step.at):
         if groups and step.at - groups[-1][-1].at < FEWEST_RUNS:

@@ -54,7 +54,7 @@ class SelectionCriteria:
         return tuple(dict.fromkeys(map(objective_of, searched)))
 
     def check_currency(self, price: Price | None) -> None:
-        """Refuse a limit of a cost in another currency than the price's."""
+        """Refuse a limit of a cost in another currency than the price's; without a price (None) no pattern meets it."""
         for requirement in self.requirements:
             if price is not None and requirement.currency not in ("", price.currency):
                 raise SettingError(

@@ -13,13 +13,15 @@ which is the weighted product model (Bridgman 1922; Miller & Starr 1969), a weig
 best. The ratio of two scores holds the values of these two patterns only: it changes neither with the units nor with
 which other patterns were measured, where min-max normalisation and sums of it flip orders when an alternative is added.
 For the same reason geometric means are the ones that summarise normalised benchmarks (Fleming & Wallace, CACM 1986).
-Values below what a comparison takes seriously (5 µs, a share of 1 %) count as that: nothing is infinitely better for
-being nearly zero.
+The price: a score is a bargain, not a quantity; what may not be bargained away is a requirement. Values below what a
+comparison takes seriously (5 µs, a share of 1 %) count as that: nothing is infinitely better for being nearly zero.
 
 How sure: every metric's interval over launches is drawn from again, 4,000 times, as Student's t of its logarithm. The
 metrics of one pattern move together, since a slow launch is slow in all of them; a search for NMRT, which is another
 measurement, by itself. The patterns were measured one after the other while the machine drifts, so each draw moves a
 pattern as a whole by 2.5 % more (:data:`DRIFT_SD`). The first is surely ahead of another if it is in 97.5 % of draws.
+Of simulated pairs with that drift, two that are the same are separated in 2 to 5 %, and two that differ by a fifth in
+everything in 95 to 99 %, with one to four launches.
 
 Pure. Draws are seeded by the id of the test: the same values give the same ranking, and the draws of
 one pattern do not depend on the other patterns.

@@ -112,7 +112,10 @@ def why_limited(
 
 
 def moves_ratios(send_lag_ns: NDArray[np.int64], latency_ns: float) -> bool:
-    """Whether lag matters beside a latency whose other side is sent alike: it hides a change, and makes none."""
+    """Whether lag matters beside a latency whose other side is sent alike: it hides a change, and makes none.
+
+    ``send_lag_ns``: of each request, at least one.
+    """
     return float(send_lag_ns.mean()) > _SHARED_LAG * latency_ns
 
 
@@ -212,6 +215,8 @@ def backlog_of(samples: Samples, window: Window, rate_rps: float) -> Backlog | N
     """Compare arrivals and answers; None if there are too few, or if most of the window saw the service fill.
 
     A request arrives when the generator has sent it, so that a late generator is no backlog of the service.
+
+    ``rate_rps``: mean rate of the load, which must not change.
     """
     order = np.argsort(samples.due_ns, kind="stable")
     latency_ns = (samples.done_ns - samples.sent_ns)[order]
@@ -318,7 +323,11 @@ class Silence(Struct, frozen=True):
 
     @property
     def is_certain(self) -> bool:
-        """Whether the service surely gave up, so that one more request adds nothing."""
+        """Whether the service surely gave up, so that one more request adds nothing.
+
+        A single caller may have met the one request that hangs; a short silence may be a pause; and if nothing
+        succeeded in a window in which callers asked more than once, the number of failed requests shows it.
+        """
         if not self.requests:
             return self.everyone
         together = self.everyone and self.waiting > 1 and self.outcomes.keys() <= _LATE
@@ -347,7 +356,10 @@ class Silence(Struct, frozen=True):
 
 
 def silence_of(samples: Samples, window: Window, *, think_ns: int | None) -> Silence | None:
-    """The requests without an answer at the end of a load; None if every last request was answered."""
+    """The requests without an answer at the end of a load; None if every last request was answered.
+
+    ``think_ns``: pause of each caller of a closed loop; None for an open loop.
+    """
     unanswered = np.isin(samples.outcome, _UNANSWERED)
     was_answered = ~unanswered
     answered_ns = int(samples.done_ns[was_answered].max(initial=np.iinfo(np.int64).min))

@@ -1,6 +1,10 @@
 """A window cut into blocks: percentiles, locations and quotients of what one launch measured in them. Pure.
 
 Their standard errors come from resampled blocks.
+
+A request that crosses an edge of the window counts on each side by the share of its time there, so that twenty requests
+are not rounded to nineteen or twenty-one. Answers of a fixed size need no statistics: the mean is exact, and any growth
+is one. Sampled texts vary by themselves, so the mean over the few that a launch holds does too.
 """
 
 import math
@@ -202,6 +206,7 @@ class AnswerCounts:
         C(t) = Σ clip((t - d) / l, 0, 1)
 
     A request of an open loop may wait behind others without being worked on, so it counts when its answer came.
+    ``benchmarks/counter_simulation.py`` compares the rules.
 
     ``due_ns``: when each request was due, in the order of completion. ``done_ns``: when its answer came, ascending.
     ``weights``: what each answer counts for, such as its tokens; None for 1.

@@ -11,8 +11,8 @@ ways. With ``p_core`` per core and nanosecond, and ``p_GiB`` per GiB and nanosec
     given:  10^6 · (p_core · cores           + p_GiB · peak memory) / throughput
 
 What was used is the bill if other services pay for the time that is left. What was given is the bill of a pod that has
-its cores to itself: two cores cost two cores, also while they are idle. At NMRT, ASL and the peak memory are those that
-the search saw at the knee.
+its cores to itself: two cores cost two cores, also while they are idle. Its cores are ASL times those used, so it costs
+the least at the highest throughput. At NMRT, ASL and the peak memory are those that the search saw at the knee.
 """
 
 import math
@@ -45,6 +45,8 @@ class LaunchBlocks:
 
     Latencies belong to the block in which their request was due, so that a stall counts in full even if its responses
     came after the window. Completions belong to the block in which they came.
+
+    ``price``: None if there is no cost.
 
     ``latencies_ns``: sorted latencies of the successful ones, int64, shape ``(successes,)``. ``send_lag_ns``: how late
     each request was sent, int64, shape ``(requests,)``.
@@ -200,7 +202,10 @@ class LaunchBlocks:
         return PromiseBlocks(promise, self.launch.samples, times, window=self.launch.window, blocks=self._blocks)
 
     def load_over_time(self) -> list[tuple[float, float, float]]:
-        """ASL over time: ``(seconds since the window began, deployment's share, whole machine's share)`` per block."""
+        """ASL over time: ``(seconds since the window began, deployment's share, whole machine's share)`` per block.
+
+        Empty without the processes, and if the window has no length.
+        """
         usage = self.launch.usage
         if usage is None or self.launch.window.duration_ns <= 0:
             return []
@@ -282,7 +287,7 @@ _MOST_POINTS = 60  # Readings between which slopes are taken; more would not cha
 
 
 def growth_rate(track: ResourceTrack | None, resource: str) -> float | None:
-    """Growth of one resource per request over a whole track, at least 0; None if it is not known."""
+    """Growth of one resource, such as ``rss_bytes``, per request over a whole track, at least 0; None if not known."""
     amounts = None if track is None else getattr(track, resource)
     if track is None or amounts is None or track.requests[-1] - track.requests[0] < _FEWEST_REQUESTS:
         return None

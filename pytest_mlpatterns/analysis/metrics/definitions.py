@@ -317,7 +317,10 @@ SCALING_INDICES = tuple(name for name, metric in METRICS.items() if metric.is_of
 
 
 def with_role(role: Role, *, streams: bool | None = None) -> dict[str, Metric]:
-    """The metrics that have a role by name, in the order of their definitions."""
+    """The metrics that have a role by name, in the order of their definitions.
+
+    ``streams``: True for those of streams only, False for the others only, None for all.
+    """
     return {
         name: metric
         for name, metric in METRICS.items()

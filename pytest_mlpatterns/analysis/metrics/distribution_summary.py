@@ -1,4 +1,7 @@
-"""What is stored and drawn of latencies and streams: distributions, and tokens over time."""
+"""What is stored and drawn of latencies and streams: distributions, and tokens over time.
+
+Percentiles reach only as far into the tail as there are requests: the 99.9th of two hundred would be their slowest.
+"""
 
 from __future__ import annotations
 

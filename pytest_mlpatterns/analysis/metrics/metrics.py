@@ -393,7 +393,7 @@ class Metrics(PatternMetrics, StreamMetrics):
         return tuple(blocks.counts for blocks in self.by_launch)
 
     def beyond(self, latency_ns: float, quantity: str = "") -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """How many successful requests of each block of all launches took longer, and how many it has."""
+        """Successful requests of each block that took longer, in a quantity of streams or (empty) latency; and all."""
         found = [blocks.beyond(latency_ns, quantity) for blocks in self.by_launch]
         late, all_ = (np.concatenate(one) for one in zip(*found, strict=True))
         return late, all_
@@ -448,7 +448,7 @@ _PERCENTILE = re.compile(r"(?:^|_)p(?P<percent>\d{1,2})(?:_|$)")
 
 
 def missing_attribute(owner: object, name: str, instead: str) -> AttributeError:
-    """The error of an attribute that an object does not have."""
+    """The error of a missing attribute; ``instead`` is what to write for a percentile, with ``{}`` for its number."""
     text = f"{type(owner).__name__!r} object has no attribute {name!r}"
     advice = advice_on_missing(type(owner), name, instead)
     return AttributeError(f"{text}; {advice}" if advice else text, name=name, obj=owner)

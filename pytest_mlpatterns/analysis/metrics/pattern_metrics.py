@@ -121,7 +121,7 @@ class PatternMetrics(ABC):
 
     @property
     def layers(self) -> tuple[LayerStats, ...]:
-        """What the pattern's layers counted in the last launch's window, the outermost first."""
+        """What the pattern's layers, without the split, counted in the last launch's window, the outermost first."""
         stats = self.launches[-1].stats
         return () if stats is None else tuple(layer for layer in stats.layers if layer.layer != SPLIT_LAYER)
 

@@ -32,7 +32,10 @@ from pytest_mlpatterns.records.launch import Estimate, LaunchValue
 _LEVELS = np.linspace(0.05, 0.95, 19)
 """Quantiles by which the speeds of launches are compared: their median is moved by no tail and by no mode alone."""
 _SHARE_DEGREES = 20
-"""Degrees of freedom of the expectation that requests are independent, so that shares of them are binomial."""
+"""Degrees of freedom of the expectation that requests are independent, so that shares of them are binomial.
+
+With 8, 39 % of simulated limits 25 % beside the median are decided by 8 launches of 20 requests of a wide distribution;
+with 20, 58 %."""
 _MODE_SHARE_SD, _MODE_DEGREES = 0.12, 4
 """Standard deviation of the share of a mode between launches that is expected if there are two, and its degrees of
 freedom. With 0.1 and 2, up to 6 % of simulated limits between modes whose shares differ by 10 % are judged wrongly on a

@@ -2,7 +2,7 @@
 
 Pure. A pause that one search met may be one of the machine; if it is one of the service, further searches meet more.
 Until then the rate lies between that of a service that stops more often than was seen, and of one that does so less
-often.
+often. A search of a few seconds may also lie between two pauses, so a PASS of p99 rests on two of them.
 """
 
 import math

@@ -19,7 +19,7 @@ from pytest_mlpatterns.records.samples import Samples, StreamSamples, Window
 
 
 class StreamBlocks:
-    """Streams of one launch."""
+    """Streams of one launch. A quantity is ``ttft``, ``itl`` or ``tpot``."""
 
     def __init__(
         self, samples: Samples, streams: StreamSamples, window: Window, *, blocks: Blocks, closed: bool
@@ -166,6 +166,8 @@ class PromiseBlocks:
     """A promise over the requests of one launch.
 
     A failed or timed-out request breaks every promise.
+
+    ``times``: of its streams; None if its answers came whole.
     """
 
     def __init__(

@@ -1,7 +1,8 @@
 """Tail probabilities without scipy, the two modes of a distribution, and its location.
 
 A median of few values, or of two modes, shows on which side of a gap it fell; all values together show where the
-distribution is. Pure functions over plain arrays. This module must not know what is measured or judged.
+distribution is. ``benchmarks/location_simulation.py`` compares the candidates. Pure functions over plain arrays. This
+module must not know what is measured or judged.
 """
 
 import math

@@ -159,7 +159,10 @@ def paired_log_ratio(
 
 
 def wants_more_pairs(disturbed: Sequence[bool]) -> bool:
-    """Whether more pairs improve a launch: some pairs were disturbed and too few quiet ones are left, but not none."""
+    """Whether more pairs improve a launch: some pairs were disturbed and too few quiet ones are left, but not none.
+
+    If all pairs were disturbed, the noise is permanent and more pairs will not help.
+    """
     return 0 < disturbed.count(False) < min(_ENOUGH_QUIET, len(disturbed))
 
 

@@ -6,6 +6,7 @@ the conditional binomial test (Przyborowski & Wilenski, Biometrika 31, 1940). Ev
 example all requests that wait for the same pause. Both counts are therefore divided by the overdispersion between
 launches (quasi-likelihood: Wedderburn, Biometrika 61, 1974), and Student's t accounts for its estimation. Launches that
 meet one pause each do not differ, so the overdispersion between known blocks of a launch counts too.
+``benchmarks/verdict_simulation.py`` counts the errors.
 """
 
 from __future__ import annotations
@@ -228,7 +229,12 @@ def judge_failures(
 
 
 def _thresholds(then: _Pool, now: _Pool, metric: Metric, *, tolerance: float) -> list[_Threshold]:
-    """Thresholds: the percentile; for the tail also the latency that a fifth as many exceed, and the highest."""
+    """Thresholds: the percentile; for the tail also the latency that a fifth as many exceed, and the highest.
+
+    A lower percentile leaves the tail to p99 if there are enough requests for it; if not, it judges a fifth of its
+    share too, and so does that of a time of streams, which has no p99 beside it. Failed requests are no threshold: the
+    highest latency of the others is.
+    """
     found = []
     for latency in dict.fromkeys(then.within(one) for one in _shares(then, now, metric)):
         allowed = max(latency * (1 + tolerance), latency + metric.floor)

@@ -21,7 +21,10 @@ _NAMED = 4  # Metrics that the sentence names as judged: as many as are read at 
 
 
 def with_needed_budget(error: TooFewSamplesError, launches: Sequence[Launch], spent_ns: int) -> TooFewSamplesError:
-    """The error with the time of a request and the budget that it takes, if a request is longer than the window."""
+    """The error with the time of a request and the budget that it takes, if a request is longer than the window.
+
+    ``spent_ns``: time that all of the launches took.
+    """
     if not launches or launches[-1].given_window_ns is None or not error.found:
         return error
     needed_s = math.ceil(_SPARE_REQUESTS * spent_ns / 1e9 * error.needed / error.found)
@@ -56,7 +59,10 @@ def describe_too_few(error: TooFewSamplesError, duration_ns: int | None) -> Left
 
 
 def tails_left_out(compared: Sequence[Metric], present: Metrics, *, paired: bool = False) -> dict[str, LeftOut]:
-    """Why percentiles are not judged, by their labels: one sentence for all that need more requests than there were."""
+    """Why percentiles are not judged, by their labels: one sentence for all that need more requests than there were.
+
+    ``paired``: the requests are of blocks, which no argument of the marker makes longer; else it is named.
+    """
     tails = _beyond(compared, present.requests)
     if not tails or not present.requests:
         return {}

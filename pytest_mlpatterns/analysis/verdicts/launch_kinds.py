@@ -147,7 +147,10 @@ def _figure_of(is_high: Sequence[bool], figures: Mapping[str, Sequence[LaunchVal
 
 
 def wants_more_launches(values: Sequence[LaunchValue]) -> bool:
-    """Whether a baseline should be recorded from more launches: they may be of two kinds, and one of these has few."""
+    """Whether a baseline should be recorded from more launches: they may be of two kinds, and one of these has few.
+
+    A single launch far from the others may be of a second kind, or disturbed.
+    """
     is_high = _division(values, 1)
     return is_high is not None and min(is_high.count(False), is_high.count(True)) < _ENOUGH_OF_A_KIND
 

@@ -4,8 +4,8 @@ The median of few requests, or of two modes, jumps from launch to launch while t
 comparison of RTM, TTFT or TPOT judges the location of all their times, which messages call their mean. The median is
 what people read and assert: the reason of the verdict has it too. On a busy machine, which stretches the upper half of
 the times, launches know their median better than their location, and it is judged itself. The reference alone chooses,
-before the present is looked at. The TTFT of a service that no longer streams is its whole answer's, the first content
-that its callers see.
+before the present is looked at. An entry of an earlier version knows medians only. The TTFT of a service that no longer
+streams is its whole answer's, the first content that its callers see.
 """
 
 import math
@@ -38,7 +38,11 @@ from pytest_mlpatterns.wording import listed, shown
 
 _TAIL_FACTOR = 2.0  # Factor of the tolerance of a tail, which varies twice as much
 STORED_TAIL_FACTOR = 2.5
-"""Factor on the tolerance of the tail against a stored baseline, unless a user set it."""
+"""Factor on the tolerance of the tail against a stored baseline, unless a user set it.
+
+The tail of an unchanged service on an idle machine moved by 45 % from one minute to the next. Interleaved with a
+revision, both sides have the same tail.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +139,10 @@ def accepted_ceiling(acceptance: Acceptance, metric: Metric) -> float | None:
 
 
 def changes_to_accept(verdicts: Sequence[Verdict]) -> list[tuple[str, float]]:
-    """Metrics to accept and the ceiling that each needs, without those that follow from another one."""
+    """Metrics to accept and the ceiling that each needs, without those that follow from another one.
+
+    ``verdicts``: of comparisons, at most one of a metric.
+    """
     changes = [(one.metric, needed) for one in verdicts if (needed := one.needed_ceiling) is not None]
     names = {name for name, _ in changes}
     times = {name: times_of(metric_named(name)) for name in names if is_known_metric(name)}
@@ -189,7 +196,9 @@ def knows_the_median_better(median_deviation: float, location_deviation: float) 
     """Whether launches know the median of their times clearly better than their location.
 
     A comparison judges the location, but the median if this holds of the reference: neighbours on a busy machine
-    stretch the upper half of the times, which moves a mean and leaves the median.
+    stretch the upper half of the times, which moves a mean and leaves the median. The present has no part in the
+    choice: a mode that only it has would choose the median, which does not see it. The same answer counts for both
+    sides.
     """
     return median_deviation < _CLEARLY * location_deviation
 
@@ -207,7 +216,10 @@ def with_medians(
 
 
 def present_values(present: Metrics, metric: Metric, before: Sequence[LaunchValue]) -> Sequence[LaunchValue]:
-    """A metric in the launches of the present; of a service that no longer streams, TTFT is whole answers'."""
+    """A metric in the launches of the present; of a service that no longer streams, TTFT is whole answers'.
+
+    ``before``: the metric in the launches of the reference; empty if it is not known.
+    """
     found = present.comparable_values(metric)
     whole = _of_whole_answers(metric)
     return present.comparable_values(whole) if not found and before and whole is not None else found
@@ -221,7 +233,10 @@ def noted(verdict: Verdict, metric: Metric, present: Metrics) -> Verdict:
 
 
 def failed_by_whole_answers(verdicts: Sequence[Verdict], entry: Entry, present: Metrics) -> frozenset[str]:
-    """Names of the metrics that fail on any machine, since the answers no longer stream."""
+    """Names of the metrics that fail on any machine, since the answers no longer stream.
+
+    These are the TTFT verdicts for which the whole answers of the baseline itself took too long.
+    """
     if present.streams:
         return frozenset()
     return frozenset(

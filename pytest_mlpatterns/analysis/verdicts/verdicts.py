@@ -26,7 +26,10 @@ from pytest_mlpatterns.units import SECOND_NS, format_duration, format_percent, 
 _ROUNDING = 1e-12  # 110 against 100 is 10 % more, not 10.000000000000009 %
 _SMALLEST = 1e-9  # Smallest divisor, in place of a value of zero
 GUARD_ALPHA = 0.005
-"""Probability, at each interim look and for each guard, of failing a change exactly at the tolerance."""
+"""Probability, at each interim look and for each guard, of failing a change exactly at the tolerance.
+
+Unchanged metrics are far from their tolerances: ``benchmarks/verdict_simulation.py`` counts the false alarms of all.
+"""
 _SIGN = 0.90
 """Confidence of the interval above zero with which a mean of sampled requests is suspected: 5 % are beyond each end."""
 _MOST_MORE = 20  # Most further launches that are advised
@@ -92,7 +95,10 @@ def _overload(metrics: Metrics) -> str:
 def why_too_many_failed(
     failures: Mapping[int, int], requests: int, first: FirstFailure | None = None, *, may_refuse: bool = False
 ) -> str | None:
-    """How many requests failed and of what, if over 5 % did, or one was answered twice; None otherwise."""
+    """How many requests failed and of what, if over 5 % did, or one was answered twice; None otherwise.
+
+    ``first``: the first failed input and its error; None if it is not known.
+    """
     if may_refuse:
         requests -= sum(number for outcome, number in failures.items() if outcome in REFUSALS)
         failures = {outcome: number for outcome, number in failures.items() if outcome not in REFUSALS}
@@ -191,6 +197,8 @@ def judge_busy(
     metric: Metric, metrics: Metrics, limit: float, *, callers: int | None, confidence: float
 ) -> Verdict | None:
     """The verdict on a latency beside a load generator that was busy, whose latencies are at least the real ones.
+
+    It also sends less, so what a caller waited for it counts too: with a quicker one the service would have that wait.
 
     ``callers``: of a closed loop; None of another load. Returns None if the limit is not kept, or does not limit a
     latency from above: the generator may be the reason.

@@ -172,7 +172,10 @@ class Launcher:
         self.processes.stop()
 
     def _start_group(self, group: ProcessGroup, *, outermost: bool = False) -> tuple[tuple[str, int], ...]:
-        """Start processes on a port each, or all on one; returns their addresses."""
+        """Start processes on a port each, or all on one; returns their addresses.
+
+        An HTTP process inherits a socket that listens; a gRPC process binds the port itself, which is held until then.
+        """
         is_grpc = outermost and self._options.wire.protocol == "grpc"
         addresses: list[tuple[str, int]] = []
         holder: socket.socket | None = None

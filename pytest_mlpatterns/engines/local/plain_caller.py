@@ -77,7 +77,11 @@ class PlainCaller:
             return Called(None)
 
     def loop(self, job: LoadJob) -> LoadResult:
-        """Call the model until the window is over, and wait for the calls that run then."""
+        """Call the model until the window is over, and wait for the calls that run then.
+
+        The calls are recorded as requests are: due and sent when they began, in the order in which they returned, and
+        no byte received.
+        """
         assert isinstance(job.schedule, ClosedLoop)
         self._failed = None
         start_ns = perf_counter_ns()

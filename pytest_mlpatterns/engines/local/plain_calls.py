@@ -1,4 +1,7 @@
-"""A deployment that is no server: one process that holds a model and calls it in a loop."""
+"""A deployment that is no server: one process that holds a model and calls it in a loop.
+
+It stands beside served deployments in a comparison: the same processor, the same statistics, environment and end.
+"""
 
 from __future__ import annotations
 

@@ -80,7 +80,10 @@ class LocalProcesses(Processes):
         return "\n".join(filter(None, (worker.child.log_tail() for worker in tuple(self.workers))))
 
     def stop(self) -> None:
-        """End all processes and wait until they are gone; workers end at the same time, servers after them."""
+        """End all processes and wait until they are gone; workers end at the same time, servers after them.
+
+        A warning names the processes that a model started and that had to be killed.
+        """
         for worker in self.workers:
             worker.close_channel()
         ended = sum([worker.stop() for worker in self.workers], Stopped())
@@ -160,7 +163,10 @@ class SupervisedWorker:
                 self._on_end(self.replaced)
 
     def stats(self) -> WorkerStats:
-        """Statistics of the process and of those that it replaced."""
+        """Statistics of the process and of those that it replaced.
+
+        Counts between the last reading and the death of a process are lost with it.
+        """
         with self._changed:  # otherwise an answer could be counted twice: for the process, and as retired
             while True:
                 child = self.child
@@ -206,7 +212,7 @@ class SupervisedWorker:
         self.child.close_channel()
 
     def stop(self) -> Stopped:
-        """End the process and all that it and those that it replaced started, and wait until they are gone."""
+        """End the process and all that it and those before it started, and wait for their end; safe to call twice."""
         self._guarded = False
         with self._changed:  # wait for a replacement that is starting
             ended = sum(self._ends, self.child.stop())

@@ -1,8 +1,8 @@
 """The client of a service behind this process: predict requests over keep-alive connections.
 
-The service behind reports its own time in the standard header ``Server-Timing``, and when its model ended the call
-before. The hop time is the rest of the round trip: without the work, and without the wait while the model worked for
-other requests.
+The bytes are a public server's, so that a hop costs what it costs in a real deployment. The service behind reports its
+own time in the standard header ``Server-Timing``, and when its model ended the call before. The hop time is the rest of
+the round trip: without the work, and without the wait while the model worked for other requests.
 """
 
 from __future__ import annotations

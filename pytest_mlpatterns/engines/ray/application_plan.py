@@ -56,7 +56,11 @@ def check_expressible(plan: ServicePlan, options: StartOptions, facts: ClusterFa
 
 
 def application_plan(plan: ServicePlan, application: Application) -> ApplicationPlan:
-    """The application of a service that :func:`check_expressible` has checked."""
+    """The application of a service that :func:`check_expressible` has checked.
+
+    A process group inside a replicated one has its processes for each replica; as one deployment they serve all of
+    them.
+    """
     walk = _Walk(application)
     walk.deploy(plan.root, times=1, queue=None, cpus=application.cores.each if application.cores else 1)
     return ApplicationPlan(application.app, tuple(walk.deployments))

@@ -1,4 +1,4 @@
-"""What is known of a Ray cluster: its nodes, where Ray Serve listens, and the words that describe it as a machine."""
+"""What is known of a Ray cluster: its nodes, where Ray Serve listens, and words that describe it as a machine. Pure."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence

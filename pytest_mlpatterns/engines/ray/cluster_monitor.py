@@ -24,7 +24,11 @@ _BEGIN_TIMEOUT_S = 5.0
 
 
 class ClusterMonitor:
-    """Samples what an application uses on all nodes."""
+    """Samples what an application uses on all nodes.
+
+    A driver that has ended is no error here: the statistics of the service, which every measurement asks for, report
+    it.
+    """
 
     def __init__(self, session: RaySession, application: RayApplication) -> None:
         self._session = session
@@ -38,7 +42,11 @@ class ClusterMonitor:
         return []
 
     def sample(self, *, poll: bool = False) -> None:
-        """Take one sample, without waiting for the nodes."""
+        """Take one sample, without waiting for the nodes.
+
+        ``poll``: it is one of many during a load; it is left out if the last sample is younger than a quarter of a
+        second.
+        """
         now_ns = time.perf_counter_ns()
         if poll and self._marks_ns and now_ns - self._marks_ns[-1] < _POLL_NS:
             return
@@ -69,7 +77,8 @@ def usage_of(
 ) -> Usage | None:
     """The resources that an application used, one row for each mark.
 
-    Cumulative counters are interpolated to the marks, by the clock of each node.
+    A node is read a little after the mark, and nodes are not read at the same time. Cumulative counters are
+    interpolated to the marks, by the clock of each node.
 
     ``marks_ns``: moments on this process's clock, ascending. Returns None if no node ever had a replica.
     """
@@ -190,7 +199,10 @@ def _most_throttled(machine: Sequence[_Node]) -> NDArray[np.int64]:
 
 
 def _threads(serving: Sequence[_Node], chosen: int) -> dict[int, dict[int, int]]:
-    """CPU time of each thread of each process, in one of the readings that have it, by its index."""
+    """CPU time of each thread of each process, in one of the readings that have it, by its index.
+
+    Two nodes can have processes with the same id, so the number of the node is put before it.
+    """
     found: dict[int, dict[int, int]] = {}
     for number, node in enumerate(serving):
         known = [reading for reading in node.readings if reading.threads]

@@ -111,7 +111,10 @@ class _Driver:
             self._abandon()
 
     def _abandon(self) -> None:
-        """End this process and all that descend from it, which keep nothing, and remove their files."""
+        """End this process and all that descend from it, which keep nothing, and remove their files.
+
+        Some of Ray's processes overwrite their environment with their title, so only their parent finds them.
+        """
         orphans.adopt_orphans()
         known = orphans.below(os.getpid())
         orphans.end_remaining(lambda: orphans.alive(known) | orphans.below(os.getpid()), 0.0)

@@ -275,6 +275,7 @@ class RayProcess:
 class GeneratorHost:
     """The generator processes of one node, by the keys that pytest gave them; several threads may call it.
 
+    Its files are there only while it has processes: nothing ends the actor of a host in good order.
 
     ``ends_with_parent``: whether this process is to end, with its generators, when its parent does. Ray's processes
     outlive a raylet that was killed, and a generator would go on with its load.

@@ -1,7 +1,7 @@
 """The link between a replica and the monitor of its node: one local TCP connection, answered by a thread of its own.
 
 Over it the monitor learns what the replica has counted, why its model could not be loaded, and when its process ended.
-Neither end knows Ray.
+The thread answers also while the model keeps the event loop of the replica busy. Neither end knows Ray.
 """
 
 from __future__ import annotations
@@ -220,7 +220,10 @@ def own_output() -> tuple[Path, ...]:
 
 
 def _stream(connection: socket.socket) -> IO[bytes]:
-    """A connection as a stream without a buffer, for both directions."""
+    """A connection as a stream without a buffer, for both directions.
+
+    A message is several short writes, which must not wait for the acknowledgement of the first (Nagle's algorithm).
+    """
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return cast("IO[bytes]", connection.makefile("rwb", buffering=0))
 

@@ -1,7 +1,8 @@
 """The monitor of one node of a cluster: reads what our replicas there use, and what they have counted.
 
 It runs in an actor on the node and does not know Ray itself. Replicas reach it over a :mod:`link
-<pytest_mlpatterns.engines.ray.link>`.
+<pytest_mlpatterns.engines.ray.link>`. They are known by their command lines: Ray writes what a process does into its
+title.
 """
 
 import contextlib
@@ -67,7 +68,11 @@ class NodeMonitor:
         return machine_identity(), time.perf_counter_ns()
 
     def read(self, app: str, *, ask: bool = True, threads: bool = False) -> NodeReading:
-        """What an application uses on this node now."""
+        """What an application uses on this node now.
+
+        ``ask``: ask its replicas for their statistics, which takes as long as the slowest answers; else the reading has
+        none.
+        """
         replicas = self._links.replicas(app, ask=ask)
         if not ask:
             replicas = tuple(structs.replace(replica, stats=None) for replica in replicas)

@@ -33,7 +33,11 @@ _FAILED_STATES = ("DEPLOY_FAILED", "UNHEALTHY")
 
 
 class RayProcesses(Processes):
-    """The replicas of one application."""
+    """The replicas of one application.
+
+    They belong to the cluster, so they have no process id here, and a test cannot end them. The identity of the
+    cluster, part of each comparison, names nodes and versions in place of facts.
+    """
 
     def __init__(
         self,

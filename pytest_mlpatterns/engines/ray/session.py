@@ -1,9 +1,10 @@
 """The Ray driver as its parent sees it, a child process that calls functions on a cluster; and the names of a run.
 
 This process never imports Ray, which takes signals, adds threads and exit handlers, and knows one cluster per process.
+The driver's lifeline turns every end of this process into an orderly end of our applications.
 
 A run is ``mlpatterns-<seconds since 1970>-<8 hexadecimal digits>``. All its names begin so, and no others are ever
-touched.
+touched. A driver that joins a run has a longer name of its own within it.
 """
 
 import contextlib
@@ -127,7 +128,7 @@ _NODES = "pytest_mlpatterns.engines.ray.remote.cluster:alive_nodes"
 
 
 class RaySession:
-    """One cluster in one session; starts on first use, and takes calls from several threads."""
+    """One cluster in one session; starts on first use, by ``main()`` of a module; several threads may call it."""
 
     def __init__(self, job: RayJob, log: Path, driver: str = _DRIVER) -> None:
         self._job = job

@@ -23,7 +23,11 @@ _FILES = (".json", ".yaml", ".yml")
 def read_ray_job(
     options: Mapping[str, object], ini: Mapping[str, object], environ: Mapping[str, str], *, root: Path
 ) -> RayJob:
-    """Read what a driver connects to."""
+    """Read what a driver connects to.
+
+    ``options``: command-line values by option name, None if not given. ``ini``: ini values by option name, None or
+    empty if not given.
+    """
     given, source = _given("ray-address", options, ini)
     if given is None and environ.get(_ADDRESS):
         given, source = environ[_ADDRESS], _ADDRESS

@@ -43,7 +43,10 @@ def workflow_commands(
     *,
     root: PurePath | None,
 ) -> list[str]:
-    """What shows at the lines of tests what failed or is probably slower, changed or was accepted."""
+    """What shows at the lines of tests what failed or is probably slower, changed or was accepted.
+
+    ``root``: as for :func:`annotation`.
+    """
     likely = [one for one in results if one.kind is Kind.PROBABLY_SLOWER and one.judged.passed]
     return [
         *(annotation(failure, root) for failure in failures),
@@ -100,7 +103,10 @@ def job_summary(
     notes: Sequence[str] = (),
     run: RunEnd | None = None,
 ) -> str:
-    """A job summary: the failures with their reasons, the table of all results, and the rankings."""
+    """A job summary: the failures with their reasons, the table of all results, and the rankings.
+
+    ``results``: in the order in which the tests ran. ``run``: how it ended; None if it was complete.
+    """
     kinds = kinds_of(results, failures)
     parts = [f"### Performance: {headline(kinds.values())}"]
     said = (

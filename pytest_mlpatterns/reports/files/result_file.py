@@ -114,7 +114,7 @@ class ResultFile(Struct, frozen=True, forbid_unknown_fields=True):
     environment: _EnvironmentInFile
     baseline: _BaselineUse
     ranking: _Rankings
-    results: tuple[_ResultInFile, ...]
+    results: tuple[_ResultInFile, ...]  # in the order in which the tests ran
     history: _History = _History()
     unmeasured: tuple[FailedTest, ...] = ()  # tests that failed before anything was measured
     run: RunEnd = RunEnd()

@@ -1,6 +1,6 @@
 """Charts of one test: its launches, distributions and their parts beside what it was compared with, and the rest.
 
-The steps of the function beside the load are marks on all that goes over time. Pure.
+The steps of the function beside the load are marks on all that goes over time. Without data there is no chart. Pure.
 """
 
 from collections.abc import Mapping, Sequence

@@ -146,8 +146,8 @@ def breakable(test: str) -> Markup:
 def anchors_of(tests: Iterable[str]) -> list[str]:
     """The place of each test in the page: its id, so that a link to it can be written by hand and holds in every run.
 
-    A name that could be another place's, such as ``tests``, gets two colons, and what is there twice a number.
-    ``tests``: their ids.
+    Spaces become underscores. A name that could be another place's, such as ``tests``, gets two colons, and what is
+    there twice a number. ``tests``: their ids.
     """
     names = [re.sub(r"\s+", "_", spelled(test)) for test in tests]
     names = [name if "::" in name else f"::{name}" for name in names]

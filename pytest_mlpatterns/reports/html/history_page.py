@@ -1,4 +1,7 @@
-"""The HTML page of a history: a table of the tests, and for each test its changes and a chart for each metric. Pure."""
+"""The HTML page of a history: a table of the tests, and for each test its changes and a chart for each metric. Pure.
+
+It is one self-contained page in the frame of the page of a run, so that a host of static files can serve it.
+"""
 
 import math
 from collections.abc import Sequence
@@ -46,7 +49,11 @@ class _Test(Struct, frozen=True):
 
 
 def history_page(all_series: Sequence[Series], changes: Sequence[Change], source: str = "") -> str:
-    """The page's text."""
+    """The page's text.
+
+    ``all_series``: the courses to show, each with at least one point. ``source``: the place of the history, as the user
+    named it; empty to leave it out.
+    """
     tests = _tests(in_order(all_series), changes)
     return page_of(
         f"Performance history{f', {source}' if source else ''}",
@@ -199,6 +206,8 @@ def course_chart(series: Series, changes: Sequence[Change], *, names_machine: bo
 
     Its columns are the number of the run, commit, date, value, both ends of the 95 % interval of the run, the level of
     its stretch, and what is new with the run.
+
+    ``series``: with at least one point.
     """
     own = changes_in(series, changes)
     found = levels_of(series, own)

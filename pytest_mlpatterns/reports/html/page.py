@@ -1,7 +1,8 @@
 """The HTML report: one self-contained page. Takes results, returns text.
 
 It names the parts of the page and their order, and makes those across tests: the tally, what broke, the overview, and
-the patterns. :mod:`pytest_mlpatterns.reports.html.fragments` has what stands around them.
+the patterns. :mod:`pytest_mlpatterns.reports.html.fragments` has what stands around them. Each takes finished results
+and returns markup, or None if it has nothing to show.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -73,7 +74,10 @@ _Row = tuple[str, Sequence[Content]]  # The name of an index and its cells; None
 
 
 def patterns_section(results: Sequence[TestResult], ranking: Sequence[Mapping[str, Any]]) -> Markup | None:
-    """For each test with several patterns, or with a scaling or an overload: the decision and the indices."""
+    """For each test with several patterns, or with a scaling or an overload: the decision and the indices.
+
+    ``ranking``: as the result file has it; empty without one.
+    """
     groups: dict[str, list[TestResult]] = {}
     for result in results:
         groups.setdefault(result.definition.group or result.test, []).append(result)
@@ -341,7 +345,10 @@ def broken_section(unmeasured: Sequence[FailedTest]) -> Markup | None:
 
 
 def history_section(history: Mapping[str, Any], results: Sequence[TestResult], page: str = "") -> Markup | None:
-    """What the run made known of the history; None without a history, or if there is nothing to show."""
+    """What the run made known of the history; None without a history, or if there is nothing to show.
+
+    ``results``: in the order of the page. ``page``: of the history, its name in the same directory; empty without one.
+    """
     changes = history.get("changes", ())
     if not changes and not page:
         return None

@@ -57,7 +57,10 @@ _OUTCOMES = {Outcome.PASS: "passed", Outcome.FAIL: "failed", Outcome.INCONCLUSIV
 
 
 def details_section(results: Sequence[TestResult], results_file: str = "") -> Markup | None:
-    """One part per test: its verdict, its metrics and its charts."""
+    """One part per test: its verdict, its metrics and its charts.
+
+    ``results_file``: the file that has the results, as a command names it; empty if none has.
+    """
     if not results:
         return None
     few = len(results) <= _MOST_OPEN
@@ -196,7 +199,10 @@ def _set_up(result: TestResult, anchor: str) -> Markup:
 
 
 def metric_table(result: TestResult) -> Markup | None:
-    """Every metric with its interval, beside the reference; of what was judged its change and the outcome too."""
+    """Every metric with its interval, beside the reference; of what was judged its change and the outcome too.
+
+    A judged metric has the figures of its comparison, as in the terminal.
+    """
     compared = _compared(result)
     if not result.metrics and not compared:
         return None

@@ -34,7 +34,7 @@ _INSTEAD = ", or compare with a commit, such as pytest --perf-against HEAD"
 
 
 def update_lines(updates: Sequence[Update]) -> list[str]:
-    """What ``--perf-baseline update`` wrote: old → new for every test, then a list of those that got worse."""
+    """What ``--perf-baseline update`` wrote: old → new for every test, at least one, then those that got worse."""
     lines = [f"{update.test}: {_written(update)}{_seen(update)}" for update in updates]
     disturbed = [f"  {update.test}: {text}" for update in updates for text in update.after.disturbed]
     worse = [f"  {update.test}: {verdict.reason}" for update in updates for verdict in update.worse]
@@ -143,7 +143,7 @@ def figure_of(result: TestResult, name: str) -> tuple[float, float, float] | Non
     """Value and interval of a metric, from the same measurement as its change; None if it is not known.
 
     An interleaved run with a revision measures the present once more, and a suspected growth is followed by a longer
-    load.
+    load. What is shown beside a change is the figure that was compared.
     """
     found = result.metrics.get(name)
     if result.reference is None or (result.reference.kind == "baseline" and name not in GROWTHS):
@@ -181,7 +181,7 @@ def worst_comparison(result: TestResult) -> Verdict | None:
 
     That is the metric whose change is the largest part of its tolerance, failures before what is undecided, that before
     others, and requests that fail before all; the median latency, or TTFT if the answers stream, if none uses half of
-    its tolerance.
+    its tolerance. A growth that passes is no such part: it may be several times a growth of nearly nothing.
     """
     compared = comparisons_of(result)
     if not compared:
@@ -205,7 +205,10 @@ def named_change(verdict: Verdict) -> str:
 
 
 def shown_change(verdict: Verdict) -> str:
-    """The change of the value with its sign; the change in a verdict is positive if worse."""
+    """The change of the value with its sign; the change in a verdict is positive if worse.
+
+    That of a growth is a difference: from nothing to something is any number of per cent.
+    """
     if verdict.metric in GROWTHS and verdict.reference_value is not None and verdict.present_value is not None:
         difference = verdict.present_value - verdict.reference_value
         return f"{'+' if difference >= 0 else ''}{metric_named(verdict.metric).show(difference)}"
@@ -218,7 +221,7 @@ def compared_line(result: TestResult) -> str:
     """How many metrics were compared, and why others were not; empty if all were.
 
     For example ``4 of 6 metrics compared; at 4.0 answers a second p99 latency needs 115 s; peak memory is not recorded
-    yet``.
+    yet``. A reason that several metrics share names them, and is shown once.
     """
     if not (left_out := result.judged.not_compared):
         return ""

@@ -50,7 +50,10 @@ class _Part(Struct, frozen=True):
 
 
 def failure_text(verdicts: Sequence[Verdict], result: TestResult, results_file: str = "") -> str:
-    """The text of a failure: the first verdict with its figures, where the time is, the facts, and the next step."""
+    """The text of a failure: the first verdict with its figures, where the time is, the facts, and the next step.
+
+    ``results_file``: that the run will write; empty if it writes none.
+    """
     first, *others = verdicts
     parts = [
         _Part([first.reason]),
@@ -215,7 +218,7 @@ def why_open(verdicts: Sequence[Verdict], result: TestResult) -> str:
 def failures_of(result: TestResult) -> list[list[Verdict]]:
     """The verdicts of a test that want a next step, by the failure that reports them; a gate that warns has several.
 
-    All comparisons are one failure, and so are all limits of one line.
+    All comparisons are one failure, and so are all limits of one line. If nothing failed, those that are open.
     """
     failing = [one for one in result.verdicts if one.outcome is Outcome.FAIL]
     if not failing:
@@ -281,7 +284,10 @@ def _wrong(metrics: set[str], slow: str) -> str:
 
 
 def diagnosis_of(measured: Metrics | None, log: str) -> str:
-    """The diagnosis as text; empty if there is nothing."""
+    """The diagnosis as text; empty if there is nothing.
+
+    ``measured``: so far; None if nothing was. ``log``: the end of the log of the processes of the deployment.
+    """
     launches = () if measured is None else measured.launches
     tracebacks = [text for launch in launches if launch.stats for text in launch.stats.tracebacks]
     parts = [f"The model raised:\n{text}" for text in dict.fromkeys(tracebacks)]

@@ -1,7 +1,7 @@
 """A history for the terminal: courses as sparklines with their level now, changes in words, and searches for commits.
 
 A sparkline is the course on a logarithmic scale, one column for each run, or for neighbouring runs if there are more of
-them than columns.
+them than columns. A bar separates runs whose set-up or environment differs; signs below mark the changes.
 
 Pure; this module must not know how changes are found, nor which of them are new.
 """
@@ -192,6 +192,8 @@ def bisect_command(change: Change, test: str = "") -> str:
     """The command that finds the commit of a change; empty if its commits are not known, or are the same.
 
     A metric that no two commits are compared by, such as p95, is searched for by the latency.
+
+    ``test``: its id from where the command is to run; empty for the root of pytest.
     """
     old, new = change.old.commit, change.new.commit
     if not old or not new or old == new:
@@ -269,7 +271,7 @@ def in_order(all_series: Iterable[Series]) -> list[Series]:
 
 
 def history_lines(all_series: Sequence[Series], changes: Sequence[Change], width: int) -> list[str]:
-    """The lines of a history: a paragraph for each test."""
+    """The lines of a history: a paragraph for each test, whose courses have at least one point each."""
     ordered = in_order(all_series)
     lines: list[str] = []
     for test in dict.fromkeys(one.test for one in ordered):
@@ -287,7 +289,7 @@ def level_text(course: Series, stretch: Level) -> str:
 
 
 def sketch_of(course: Series, changes: Iterable[Change], columns: int) -> Sketch:
-    """A course as a sparkline of a width."""
+    """A course of at least one point as a sparkline of a width of at least 12 columns."""
     groups, is_cut = _columns_of(course, columns)
     levels = [point.level for point in course.points]
     low, high = _range_of(levels)

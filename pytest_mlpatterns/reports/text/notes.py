@@ -134,7 +134,10 @@ def describe_capacity(capacity: Capacity) -> str:
 
 
 def found_nmrt(result: TestResult) -> tuple[float, bool] | None:
-    """NMRT, or NMRT under the first objective, in requests per second, and whether it is a lower bound only."""
+    """NMRT, or NMRT under the first objective, in requests per second, and whether it is a lower bound only.
+
+    An assertion ends its search as soon as it is decided, and therefore often leaves a bound. None without a search.
+    """
     if names := list(objectives_of(result.metrics)):
         return result.metrics[names[0]][0], False
     bounds = [capacity.nmrt.value for capacity in result.limits.capacities]
@@ -214,7 +217,10 @@ def changed_facts(result: TestResult, most: int = _MOST_FACTS) -> list[str]:
 
 
 def changed_note(result: TestResult) -> str:
-    """The changes of the environment as a sentence, for a result that is open or could not be compared."""
+    """The changes of the environment as a sentence, for a result that is open or could not be compared.
+
+    A failed comparison has them in its own text; empty without any.
+    """
     if not result.judged.facts_changed or (result.reference is not None and result.outcome is not State.UNDECIDED):
         return ""
     too = "" if result.reference is not None else " too"

@@ -84,7 +84,10 @@ def ranking_lines(rankings: Sequence[Ranking], results: Sequence[TestResult], wi
 
 
 def _ranking_rows(ranking: Ranking, measured: Mapping[str, Mapping[str, Sequence[float]]], width: int) -> list[str]:
-    """The patterns that can be chosen, with measured values beside their shares if there is room."""
+    """The patterns that can be chosen, with measured values beside their shares if there is room.
+
+    A long pattern is written above its figures instead of being cut: its arguments distinguish it from others.
+    """
     rows = [row for row in ranking.rows if row.rank is not None]
     if not rows:
         return []
@@ -475,7 +478,7 @@ def headline(kinds: Iterable[Kind]) -> str:
 
 
 def incompleteness(run: RunEnd) -> str:
-    """What is missing from a run, beside the headline: ``the run was not completed, 2 perf tests not run``."""
+    """What is missing from a run, ``the run was not completed, 2 perf tests not run``; empty if all ended."""
     cut = "" if run.complete else "the run was not completed"
     smoke = "nothing was measured (--perf-smoke)" if run.smoke else ""
     missing = f"{wording.count(len(run.not_run), 'perf test')} not run" if run.not_run else ""

@@ -3,7 +3,8 @@
 Pure. A style names a meaning; the terminal writer chooses the colour. The text is complete without styles.
 
 Sparklines show the latency distribution, with the one it is compared with, and system load over time, in at most 60
-columns.
+columns. A latency sparkline is the density over the logarithm of latency, computed from percentiles, so that two equal
+distributions look equal even if one has more known percentiles.
 """
 
 from __future__ import annotations

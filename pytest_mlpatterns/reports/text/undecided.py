@@ -1,7 +1,8 @@
 """What an undecided test leaves open: its figures, one reason, and what would decide it. Pure.
 
-The reason stands once, and the next step follows from it: more measuring is advised only where it would decide. Also:
-the reasons come from ``analysis/verdicts/open_reasons.py``.
+It does not fail, so a reader would miss it, and it needs no more room than a failure. The reason stands once, and the
+next step follows from it: more measuring is advised only where it would decide. Also: the reasons come from
+``analysis/verdicts/open_reasons.py``.
 """
 
 import math
@@ -116,7 +117,10 @@ def is_of_the_machine(result: TestResult) -> bool:
 
 
 def busy_machine(results: Sequence[TestResult]) -> str:
-    """That the machine left tests undecided: ``the machine was busy (1.6 of 2 cores): 5 of 6 tests undecided``."""
+    """That the machine left tests undecided: ``the machine was busy (1.6 of 2 cores): 5 of 6 tests undecided``.
+
+    Also names the tool that would have counted them instead; empty if there is neither.
+    """
     tools = [one.judged.not_counted for one in results if one.judged.not_counted]
     missing = f"instructions are not counted: {tools[0]}" if tools else ""
     undecided = [one for one in results if one.kind in OPEN_KINDS]
@@ -142,7 +146,7 @@ def suspected_sentences(result: TestResult) -> list[str]:
 
 
 def open_in_short(verdicts: Sequence[Verdict], *, is_likely: bool = False) -> str:
-    """Open verdicts in a few words, for the line that pytest lists: ``undecided: mean +8.9 %``."""
+    """Open verdicts, or likely slower ones, in few words for the line that pytest lists: ``undecided: mean +8.9 %``."""
     first = most_severe_first(verdicts)[0]
     text = metric_label(first.metric) if first.change is None or _is_beyond(first) else named_change(first)
     return f"{PROBABLY_SLOWER if is_likely else 'undecided'}: {text}, see below"
@@ -271,7 +275,10 @@ def _is_wide(verdict: Verdict, result: TestResult) -> bool:
 def _longer(
     result: TestResult, still: Sequence[Verdict], seconds: float | None = None, *options: str
 ) -> tuple[str, Command]:
-    """What to write in the marker of the test, empty if nothing, and the command, so that it is measured longer."""
+    """What to write in the marker of the test, empty if nothing, and the command, so that it is measured longer.
+
+    The budget of a marker counts before the option's, and launches have no option.
+    """
     terms, measured = result.definition.terms, result.measured
     if terms is None:
         return "", run_again(result, *options, f"--perf-budget {_rounded(seconds or _DEFAULT_S)}s")

@@ -129,7 +129,10 @@ def _split(result: TestResult, verdict: Verdict) -> _Split | None:
 
 
 def _as_judged(verdict: Verdict, metric: SplitMetric, compare: Callable[..., SplitChange]) -> _Looked:
-    """How a location that got worse is looked up: the median if that changed as much, else the mean."""
+    """How a location that got worse is looked up: the median if that changed as much, else the mean.
+
+    The mean moves with any mode of the times, and is named unless it changed as much.
+    """
     change_ns = (verdict.present_value or 0.0) - (verdict.reference_value or 0.0)
     for of in ("median", "mean"):
         if _agree(change_ns, compare(of=of).total_ns):
@@ -318,7 +321,10 @@ def functions_explain(metric: str) -> bool:
 
 
 def named_function(result: TestResult, part_ns: float, *, is_layer: bool) -> str:
-    """The function with the largest change, if that is a slowdown: ``normalize (model.py:41)``; else empty."""
+    """The function with the largest change, if that is a slowdown: ``normalize (model.py:41)``; else empty.
+
+    ``is_layer``: whether it has to be a layer of this package, or has to be none.
+    """
     record = result.causes.profile
     if record is None or not record.changes or not 0 < record.changes[0].change.value * _IN_PART <= part_ns:
         return ""
@@ -327,7 +333,7 @@ def named_function(result: TestResult, part_ns: float, *, is_layer: bool) -> str
 
 
 def cause_ns(result: TestResult) -> float:
-    """By how much longer a request takes in what the profile names as slower: a function, or else native threads."""
+    """By how much longer a request takes in what the profile names, a function or else native threads; 0 if nothing."""
     record = result.causes.profile
     if record is None:
         return 0.0

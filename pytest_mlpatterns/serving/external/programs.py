@@ -190,7 +190,7 @@ class SupervisedPrograms:
             self.check(_LOOK_S)
 
     def stop(self) -> orphans.Stopped:
-        """End the programs and all processes that they started, also if their supervisor was killed."""
+        """End the programs and all that they started, also if their supervisor was killed; safe to call twice."""
         if self._child is None:
             return orphans.Stopped()
         child, self._child = self._child, None

@@ -2,6 +2,10 @@
 
 Ready means that the server answers on its ready path, and has answered one real request if an input is known. If the
 server exits early, its last output is reported at once; so is a wrong port, or a bind to all interfaces.
+
+Why not mirakuru or pytest-xprocess, which also start a command and poll a URL: neither adopts orphans, so workers whose
+parent has died stay behind; neither ends the server if pytest is killed (pytest-xprocess keeps servers for the next run
+on purpose); and with both the user has to choose a port.
 """
 
 from __future__ import annotations
@@ -221,7 +225,11 @@ class _Start:
         is_final: Callable[[httpx.Response], bool],
         shown: str,
     ) -> httpx.Response:
-        """Send a request until it has a final answer; ``ask`` sends it, with all the time that is left, in seconds."""
+        """Send a request until it has a final answer; ``ask`` sends it, with all the time that is left, in seconds.
+
+        A server that takes one request after the other still works on one that was given up, so that the next waits
+        behind it.
+        """
         import httpx
 
         from pytest_mlpatterns.serving.bounded_client import EndlessAnswerError
@@ -392,7 +400,10 @@ def ready_path(ready: str | None, wire: Wire) -> str:
 
 
 def is_ready(response: httpx.Response, ready: str | None, wire: Wire) -> bool:
-    """Whether an answer of this path shows that the server is ready; arguments as of :func:`ready_path`."""
+    """Whether an answer of this path shows that the server is ready; arguments as of :func:`ready_path`.
+
+    Without ``ready=`` any answer counts, except that an existing ``/ping`` must answer 2xx.
+    """
     if ready is None and (wire.protocol != "invocations" or response.status_code in NO_SUCH_PATH):
         return True
     return response.is_success

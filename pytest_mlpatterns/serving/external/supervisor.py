@@ -2,7 +2,8 @@
 
 Each program runs in its own session. On Linux the supervisor adopts orphans, so it also ends workers whose parent has
 died or that have sessions of their own: SIGTERM to the process groups, then SIGKILL to the remaining processes, then a
-check that none survived. The same happens when pytest ends, in any way.
+check that none survived. The same happens when pytest ends, in any way. If the supervisor is killed itself, the
+programs get SIGTERM (Linux), and pytest ends what remains.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """The functional client of a gRPC service: an ``httpx`` transport that sends each request as a unary call of grpcio.
 
 ``POST /v2/models/NAME/infer`` becomes ModelInfer of that model; ``GET /v2/health/ready`` and ``/live`` become
-ServerReady and ServerLive. A gRPC status becomes the HTTP status that gateways use for it. No load goes this way: it
-goes through ``loadgen/http2.py``.
+ServerReady and ServerLive. A gRPC status becomes the HTTP status that gateways use for it. Every call opens a channel
+and closes it, so that no thread, socket or back-off timer outlives the call. No load goes this way: it goes through
+``loadgen/http2.py``.
 """
 
 import re

@@ -1,7 +1,8 @@
 """The gRPC server of a model: ``inference.GRPCInferenceService`` of the Open Inference Protocol (V2), over grpcio.
 
 It also serves ``grpc.health.v1``, but no reflection: clients of this protocol have its messages, and its ``.proto``
-file ships. Inference messages stay bytes, so that tensors are views of the received message.
+file ships. Inference messages stay bytes, so that tensors are views of the received message. A model that is a plain
+function runs on the event loop, as in the HTTP server.
 """
 
 import asyncio

@@ -2,9 +2,10 @@
 
 ``POST /v1/models/<name>:predict`` takes V1 requests (REST JSON of KServe and TF Serving, or the same in MessagePack).
 ``POST /v2/models/<name>/infer`` takes V2 requests (Open Inference Protocol, JSON or binary), and ``POST /invocations``
-MLflow's and SageMaker's clients. An error is ``{"error": text}`` in all of them. ``POST /v1/completions`` and ``POST
-/v1/chat/completions`` take requests of the wire ``openai``. There, and over V1 in JSON, the answer of a model that
-yields is a stream.
+MLflow's and SageMaker's clients. They are decoded in :mod:`pytest_mlpatterns.serving.http.inference_call`; other
+requests are answered in :mod:`pytest_mlpatterns.serving.http.metadata`. An error is ``{"error": text}`` in all of them.
+``POST /v1/completions`` and ``POST /v1/chat/completions`` take requests of the wire ``openai``. There, and over V1 in
+JSON, the answer of a model that yields is a stream.
 
 With asynchronous jobs, an inference request is answered 202 with a ``Location``. A GET of that address waits up to a
 second for the result and answers 200, or 202 again.

@@ -1,4 +1,8 @@
-"""Health, and metadata of the server and its model, as V1, V2, invocations and servers of language models have them."""
+"""Health, and metadata of the server and its model, as V1, V2, invocations and servers of language models have them.
+
+Clients such as ``perf_analyzer`` ask for them before and after a load. The values are as in Triton's JSON, which are
+the fields of its gRPC messages too.
+"""
 
 from __future__ import annotations
 
@@ -25,6 +29,8 @@ class ModelMetadata:
 
     The names, datatypes and shapes of the tensors come from the first V2 inference, because a Python callable does
     not declare them.
+
+    ``inputs``: name, datatype and shape of each input tensor; empty before the first V2 inference.
     """
 
     def __init__(self, name: str, caller: ModelCaller, tally: WireTally) -> None:

@@ -1,7 +1,8 @@
 """Calls a model, or the layers around it: each failure becomes an error of the request, and its traceback is kept.
 
 Calls of a plain model hold a lock: without it, the response of the first of several requests would leave after the
-calls of all others.
+calls of all others. Such a model blocks the event loop, and uvloop sends responses only after all callbacks that are
+ready.
 """
 
 import asyncio

@@ -1,4 +1,11 @@
-"""uvicorn as a worker runs it: it ends as soon as it is asked to, and receives long bodies without copies."""
+"""uvicorn as a worker runs it: it ends as soon as it is asked to, and receives long bodies without copies.
+
+uvicorn passes a body to the application in parts, each copied four times on the way. For a tensor of 1 MB these copies
+take as long as the transfer over the socket; without them the request takes 419 µs, and 334 µs over a bare socket.
+
+The protocol extends a class that uvicorn does not document, and uses its attributes. A test lists them, and names
+:data:`CHECKED_UVICORN` if one is missing.
+"""
 
 from __future__ import annotations
 

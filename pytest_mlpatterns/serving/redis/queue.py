@@ -3,7 +3,12 @@
 Requests wait in the stream ``NAME:requests``, which the workers read as one consumer group; answers come back in
 ``NAME:answers``. The gateway remembers each accepted request until its answer arrives. After an outage it creates
 missing streams and submits again the requests that the broker has lost. So the broker may lose its memory, and a worker
-may answer twice. Only the gateway creates keys; they expire if it crashes.
+may answer twice. Only the gateway creates keys; they expire if it crashes. Entries of other programs are skipped, and
+so are answers to a gateway that was replaced: the ids of requests begin with a mark of their process.
+
+Of arq, rq, taskiq and faststream, none submits accepted requests again after the broker has lost them ("no accepted
+request is lost"), and none refuses at once, with 503, what exceeds a capacity or meets a broker that is down. Both are
+part of what the pattern promises and what is measured.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """The worker's end of a queue in Redis or Valkey: takes requests, runs them, and sends the answers.
 
 A replacement reuses the consumer name, so it inherits the unacknowledged entries.
-:mod:`pytest_mlpatterns.serving.redis.queue` submits again what the broker has lost.
+:mod:`pytest_mlpatterns.serving.redis.queue` submits again what the broker has lost. An entry that another program has
+added to the stream is no request. It is deleted and counted; otherwise it would kill every worker.
 """
 
 import asyncio

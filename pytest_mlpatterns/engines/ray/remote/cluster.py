@@ -2,7 +2,8 @@
 
 A Ray of this run's own listens on the loopback interface only, asks for a token of its own, has no dashboard and keeps
 its files in a directory that no other user may enter. A cluster that runs already must fit this process: a task finds
-out the facts of each node, and needs this package there.
+out the facts of each node, and needs this package there. Nothing in it is changed that is not ours: a lease, an actor
+that lives as long as its driver, shows what a run without one has left.
 """
 
 from __future__ import annotations
@@ -58,7 +59,7 @@ def on_node(kind: Any, node: str, **options: Any) -> Any:
 
 
 def measured_offset(ask: Callable[[], tuple[str, int]]) -> ClockOffset:
-    """How far the clock of a node is ahead of the clock of this process."""
+    """How far the clock of a node is ahead of ours; ``ask`` gets the identity of its machine, and its clock in ns."""
     trips, machine = [], ""
     for _ in range(_ROUND_TRIPS):
         sent_ns = time.perf_counter_ns()

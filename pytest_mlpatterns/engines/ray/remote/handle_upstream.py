@@ -1,6 +1,7 @@
 """The client of a deployment behind this process: requests over a handle of Ray Serve.
 
-Inputs and outputs travel as pickled Python values.
+Inputs and outputs travel as pickled Python values. The replica behind reports its own time and when its model ended the
+call before, so that the hop time is the rest of the round trip, as between the processes of the local engine.
 """
 
 from __future__ import annotations

@@ -2,6 +2,11 @@
 
 A replica never fails its constructor for an error of the user's code, since Ray Serve would try it again. It reports
 the error over its link, and refuses requests until the application is deleted.
+
+Ray Serve decides when a batch is sent; the layer of ``Batched`` here calls the handler, repeats a failed call in
+halves, as the local engine does, and counts. Ray Serve bounds and orders the waiting requests
+(``max_queued_requests``), and chooses the worker; the layer of ``Queued`` turns its refusals into ours, delivers a
+request again whose worker died, and counts.
 """
 
 from __future__ import annotations
@@ -412,6 +417,7 @@ class MountedApp:
     """Answers what Ray Serve asks of an ASGI application, and leaves requests to our server.
 
     The paths that our server knows begin after the prefix, which Ray Serve has in ``root_path`` and leaves in ``path``.
+    Messages travel to the proxy pickled.
     """
 
     def __init__(self, app: Callable[[_Message, _Receive, _Send], Awaitable[None]]) -> None:
